@@ -1,0 +1,347 @@
+//! The checkpoint: what the log adds up to, in a redb database, so that a restart need not add it up from the beginning.
+//!
+//! The log is the truth and this is derived from it. `applied_lsn` says how far; everything after it is replayed. A
+//! checkpoint that is lost or unreadable is made anew as long as the log reaches back to its first byte.
+
+use crate::codec::{Put, Take};
+use crate::engine::MetaEntry;
+use crate::frame::Lsn;
+use crate::fs::{Fs, FsFile, SyncSite, read_exact_at, write_all_at};
+use crate::limits::CHECKPOINT_CACHE_BYTES;
+use crate::producer::{ProducerId, ProducerSequence};
+use crate::state::{Dirty, State};
+use crate::tables::{self, Flush};
+use crate::task::{OwnerId, TaskKey, TaskPosition};
+use crate::topic::{Topic, TopicId, Tp};
+use bytes::Bytes;
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use thiserror::Error;
+
+pub(crate) const CHECKPOINT_FILE: &str = "meta.redb";
+
+// Names and layouts of stored tables.
+const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
+const TOPICS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("topics");
+const ENDS: TableDefinition<'_, (u32, u32), u64> = TableDefinition::new("ends");
+const TASKS: TableDefinition<'_, (u64, u32, u32), &[u8]> = TableDefinition::new("tasks");
+const PRODUCERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("producers");
+const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
+const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
+
+const FORMAT: u64 = 1;
+
+/// Where the log was when a checkpoint was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Everything before this is in the checkpoint.
+    pub(crate) applied_lsn: Lsn,
+    /// Everything before this was durable.
+    pub(crate) durable_lsn: Lsn,
+    pub(crate) epoch: u32,
+    pub(crate) next_topic: u32,
+    pub(crate) version: u64,
+}
+
+#[derive(Debug, Error)]
+pub(crate) enum CheckpointError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Redb(String),
+    #[error("malformed entry in table `{0}`")]
+    Malformed(&'static str),
+    #[error("format {0}, this build reads {FORMAT}")]
+    Format(u64),
+}
+
+fn redb_error(error: impl Into<redb::Error>) -> CheckpointError {
+    CheckpointError::Redb(error.into().to_string())
+}
+
+pub(crate) struct Checkpoint {
+    database: Database,
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Checkpoint")
+    }
+}
+
+/// A file of ours as storage of redb.
+struct Backend(Arc<dyn FsFile>);
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(CHECKPOINT_FILE)
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.0.size()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        read_exact_at(&*self.0, out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.0.set_size(len)
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.0.sync_data(SyncSite::Checkpoint)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        write_all_at(&*self.0, &mut [IoSlice::new(data)], offset)
+    }
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint of a store, or begins one.
+    pub(crate) fn open(fs: &dyn Fs) -> Result<Self, CheckpointError> {
+        let file = match fs.open(CHECKPOINT_FILE) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let file = fs.create(CHECKPOINT_FILE)?;
+                fs.sync_dir("", SyncSite::CheckpointName)?;
+                file
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut builder = Database::builder();
+        builder.set_cache_size(CHECKPOINT_CACHE_BYTES);
+        let database = builder.create_with_backend(Backend(file)).map_err(redb_error)?;
+        Ok(Self { database })
+    }
+
+    /// Forgets the checkpoint, for one that cannot be read.
+    pub(crate) fn discard(fs: &dyn Fs) -> io::Result<()> {
+        fs.remove(CHECKPOINT_FILE)?;
+        fs.sync_dir("", SyncSite::CheckpointName)
+    }
+
+    /// What the checkpoint knows; `None` when it is new.
+    pub(crate) fn load(&self) -> Result<Option<(Mark, State)>, CheckpointError> {
+        let read = self.database.begin_read().map_err(redb_error)?;
+        let about = match read.open_table(ABOUT) {
+            Ok(about) => about,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(error) => return Err(redb_error(error)),
+        };
+        let number = |name: &'static str| -> Result<u64, CheckpointError> {
+            let value = about.get(name).map_err(redb_error)?;
+            Ok(value.ok_or(CheckpointError::Malformed("about"))?.value())
+        };
+        let format = number("format")?;
+        if format != FORMAT {
+            return Err(CheckpointError::Format(format));
+        }
+        let mark = Mark {
+            applied_lsn: number("applied_lsn")?,
+            durable_lsn: number("durable_lsn")?,
+            epoch: number("epoch")? as u32,
+            next_topic: number("next_topic")? as u32,
+            version: number("version")?,
+        };
+        let mut state = State::default();
+        for row in read.open_table(TOPICS).map_err(redb_error)?.iter().map_err(redb_error)? {
+            let (id, value) = row.map_err(redb_error)?;
+            let topic = Topic::decode(TopicId(id.value()), &mut Take::new(Bytes::copy_from_slice(value.value())));
+            state.put_topic(topic.ok_or(CheckpointError::Malformed("topics"))?);
+        }
+        for row in read.open_table(ENDS).map_err(redb_error)?.iter().map_err(redb_error)? {
+            let (tp, end) = row.map_err(redb_error)?;
+            let (topic, partition) = tp.value();
+            state.set_end(Tp { topic: TopicId(topic), partition }, end.value());
+        }
+        for row in read.open_table(TASKS).map_err(redb_error)?.iter().map_err(redb_error)? {
+            let (task, value) = row.map_err(redb_error)?;
+            let (owner, topic, partition) = task.value();
+            let task = TaskKey { owner: OwnerId(owner), source: Tp { topic: TopicId(topic), partition } };
+            let position = decode_position(value.value()).ok_or(CheckpointError::Malformed("tasks"))?;
+            state.tasks.insert(task, position);
+        }
+        for row in read.open_table(PRODUCERS).map_err(redb_error)?.iter().map_err(redb_error)? {
+            let (producer, value) = row.map_err(redb_error)?;
+            let mut take = Take::new(Bytes::copy_from_slice(value.value()));
+            let fields = (|| Some((ProducerSequence { epoch: take.u32()?, last: take.u64()? }, take.u64()?)))();
+            let (sequence, used) = fields.ok_or(CheckpointError::Malformed("producers"))?;
+            state.producers.restore(ProducerId(producer.value()), sequence, used);
+        }
+        for row in read.open_table(ENTRIES).map_err(redb_error)?.iter().map_err(redb_error)? {
+            let (key, value) = row.map_err(redb_error)?;
+            let mut take = Take::new(Bytes::copy_from_slice(value.value()));
+            let fields = (|| Some(MetaEntry { version: take.u64()?, value: take.bytes()? }))();
+            let entry = fields.ok_or(CheckpointError::Malformed("entries"))?;
+            state.entries.insert(key.value().to_owned(), entry);
+        }
+        state.next_topic = mark.next_topic;
+        state.version = mark.version;
+        Ok(Some((mark, state)))
+    }
+
+    /// Writes what changed, as one transaction.
+    pub(crate) fn write(&self, mark: Mark, changes: &Changed, flush: &Flush) -> Result<(), CheckpointError> {
+        let write = self.database.begin_write().map_err(redb_error)?;
+        {
+            let mut about = write.open_table(ABOUT).map_err(redb_error)?;
+            for (name, value) in [
+                ("format", FORMAT),
+                ("applied_lsn", mark.applied_lsn),
+                ("durable_lsn", mark.durable_lsn),
+                ("epoch", u64::from(mark.epoch)),
+                ("next_topic", u64::from(mark.next_topic)),
+                ("version", mark.version),
+            ] {
+                about.insert(name, value).map_err(redb_error)?;
+            }
+            let mut topics = write.open_table(TOPICS).map_err(redb_error)?;
+            for (id, topic) in &changes.topics {
+                match topic {
+                    Some(topic) => drop(topics.insert(id.0, topic.encode().as_slice()).map_err(redb_error)?),
+                    None => drop(topics.remove(id.0).map_err(redb_error)?),
+                }
+            }
+            let mut ends = write.open_table(ENDS).map_err(redb_error)?;
+            for (tp, end) in &changes.ends {
+                let key = (tp.topic.0, tp.partition);
+                match end {
+                    Some(end) => drop(ends.insert(key, end).map_err(redb_error)?),
+                    None => drop(ends.remove(key).map_err(redb_error)?),
+                }
+            }
+            let mut tasks = write.open_table(TASKS).map_err(redb_error)?;
+            for (task, position) in &changes.tasks {
+                let key = (task.owner.0, task.source.topic.0, task.source.partition);
+                match position {
+                    Some(position) => {
+                        drop(tasks.insert(key, encode_position(position).as_slice()).map_err(redb_error)?);
+                    }
+                    None => drop(tasks.remove(key).map_err(redb_error)?),
+                }
+            }
+            let mut producers = write.open_table(PRODUCERS).map_err(redb_error)?;
+            for (producer, known) in &changes.producers {
+                match known {
+                    Some((sequence, used)) => {
+                        let mut value = Vec::new();
+                        value.put_u32(sequence.epoch);
+                        value.put_u64(sequence.last);
+                        value.put_u64(*used);
+                        drop(producers.insert(producer.0, value.as_slice()).map_err(redb_error)?);
+                    }
+                    None => drop(producers.remove(producer.0).map_err(redb_error)?),
+                }
+            }
+            let mut entries = write.open_table(ENTRIES).map_err(redb_error)?;
+            for (key, entry) in &changes.entries {
+                match entry {
+                    Some(entry) => {
+                        let mut value = Vec::new();
+                        value.put_u64(entry.version);
+                        value.put_bytes(&entry.value);
+                        drop(entries.insert(key.as_str(), value.as_slice()).map_err(redb_error)?);
+                    }
+                    None => drop(entries.remove(key.as_str()).map_err(redb_error)?),
+                }
+            }
+            let mut state = write.open_table(STATE).map_err(redb_error)?;
+            for owner in &flush.forgotten {
+                let from = tables::owner_prefix(*owner);
+                let to = tables::after_prefix(&from);
+                match &to {
+                    Some(to) => state.retain_in(from.as_slice()..to.as_slice(), |_, _| false),
+                    None => state.retain_in(from.as_slice().., |_, _| false),
+                }
+                .map_err(redb_error)?;
+            }
+            for (key, value) in flush.overlay.iter() {
+                match value {
+                    Some(value) => drop(state.insert(key.as_slice(), value.as_ref()).map_err(redb_error)?),
+                    None => drop(state.remove(key.as_slice()).map_err(redb_error)?),
+                }
+            }
+        }
+        write.commit().map_err(redb_error)
+    }
+
+    /// Values of state tables by their whole key.
+    pub(crate) fn state_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, CheckpointError> {
+        let read = self.database.begin_read().map_err(redb_error)?;
+        let table = match read.open_table(STATE) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(vec![None; keys.len()]),
+            Err(error) => return Err(redb_error(error)),
+        };
+        keys.iter()
+            .map(|key| {
+                let value = table.get(*key).map_err(redb_error)?;
+                Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
+            })
+            .collect()
+    }
+
+    /// Gives the entries of the state tables from a whole key on to `visit`.
+    pub(crate) fn state_scan<T>(
+        &self,
+        from: &[u8],
+        visit: impl FnOnce(&mut dyn Iterator<Item = Result<(Vec<u8>, Bytes), CheckpointError>>) -> T,
+    ) -> Result<T, CheckpointError> {
+        let read = self.database.begin_read().map_err(redb_error)?;
+        let table = match read.open_table(STATE) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(visit(&mut std::iter::empty())),
+            Err(error) => return Err(redb_error(error)),
+        };
+        let range = table.range(from..).map_err(redb_error)?;
+        let mut rows = range.map(|row| {
+            let (key, value) = row.map_err(redb_error)?;
+            Ok((key.value().to_vec(), Bytes::copy_from_slice(value.value())))
+        });
+        Ok(visit(&mut rows))
+    }
+}
+
+/// The values behind what is dirty; `None` where there is nothing any more.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    topics: Vec<(TopicId, Option<Topic>)>,
+    ends: Vec<(Tp, Option<u64>)>,
+    tasks: Vec<(TaskKey, Option<TaskPosition>)>,
+    producers: Vec<(ProducerId, Option<(ProducerSequence, u64)>)>,
+    entries: Vec<(String, Option<MetaEntry>)>,
+}
+
+impl Changed {
+    pub(crate) fn new(dirty: &Dirty, state: &State) -> Self {
+        let end = |tp: &Tp| state.topics.contains_key(&tp.topic).then(|| state.end(*tp));
+        let producer = |id: &ProducerId| Some((state.producers.get(*id)?, state.producers.used_at(*id)?));
+        Self {
+            topics: dirty.topics.iter().map(|id| (*id, state.topics.get(id).cloned())).collect(),
+            ends: dirty.ends.iter().map(|tp| (*tp, end(tp))).collect(),
+            tasks: dirty.tasks.iter().map(|task| (*task, state.tasks.get(task).copied())).collect(),
+            producers: dirty.producers.iter().map(|id| (*id, producer(id))).collect(),
+            entries: dirty.entries.iter().map(|key| (key.clone(), state.entries.get(key).cloned())).collect(),
+        }
+    }
+}
+
+fn encode_position(position: &TaskPosition) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_u64(position.epoch);
+    if let Some(next) = position.next {
+        out.put_u64(next);
+    }
+    out
+}
+
+fn decode_position(bytes: &[u8]) -> Option<TaskPosition> {
+    let mut take = Take::new(Bytes::copy_from_slice(bytes));
+    Some(TaskPosition { epoch: take.u64()?, next: take.u64() })
+}

@@ -1,0 +1,843 @@
+//! The embedded engine: one store, one write-ahead log, one process.
+//!
+//! Three threads work for it once it is started: the syncer writes and syncs, the preparer keeps empty segments ready, the
+//! checkpointer keeps restarts short. None of them is needed for correctness: a test drives the same steps by hand, in one
+//! thread, on a disk that crashes between any two of them.
+
+use crate::checkpoint::{Changed, Checkpoint, Mark};
+use crate::engine::{
+    Append, Appended, Bounds, BoxFuture, Capabilities, Change, Changes, Chunk, Clock, Expect, Log, MetaEntry,
+    MetadataStore, Pending, ReadLimits, Room, StateScan,
+};
+use crate::error::{LogError, OpenError};
+use crate::event::TimestampUs;
+use crate::frame::{Lsn, Op};
+use crate::fs::Fs;
+use crate::limits;
+use crate::recovery::{self, RecoveryReport, Spare};
+use crate::segment::{SEGMENT_HEADER_BYTES, StoreId, WAL_DIR, spare_path};
+use crate::sequencer::{Sequencer, Space, Ticket};
+use crate::state::{Dirty, State};
+use crate::syncer::{DurableOp, Step, Syncer};
+use crate::tables::{self, Tables};
+use crate::tail::{PartitionTail, Ring, SegmentFiles};
+use crate::task::{OwnerId, TaskKey, TaskLease, TaskPosition, Transaction};
+use crate::topic::{Name, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp};
+use bytes::Bytes;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{Semaphore, broadcast, watch};
+
+/// Sizes, and what to do at the end of the world.
+#[derive(Clone)]
+pub struct Options {
+    pub segment_bytes: u64,
+    pub first_segment_bytes: u64,
+    pub ring_bytes: u64,
+    pub room_bytes: u64,
+    pub checkpoint_log_bytes: u64,
+    pub checkpoint_state_bytes: u64,
+    pub checkpoint_interval: Duration,
+    /// Chance: names the store and salts its segments. Another one at every start.
+    pub seed: u64,
+    /// Called when a write or a sync failed. Nobody knows what is on the disk then, so the process must end: the default
+    /// aborts it. A sync is never tried again, because after an error the kernel calls dirty pages clean.
+    pub on_failure: Arc<dyn Fn(&io::Error) + Send + Sync>,
+}
+
+impl Options {
+    /// The defaults of [`limits`], with this chance.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            segment_bytes: limits::SEGMENT_BYTES,
+            first_segment_bytes: limits::FIRST_SEGMENT_BYTES,
+            ring_bytes: limits::RING_BYTES,
+            room_bytes: limits::ROOM_BYTES,
+            checkpoint_log_bytes: limits::CHECKPOINT_LOG_BYTES,
+            checkpoint_state_bytes: limits::CHECKPOINT_STATE_BYTES,
+            checkpoint_interval: Duration::from_secs(limits::CHECKPOINT_INTERVAL_SECS),
+            seed,
+            on_failure: Arc::new(|error| {
+                tracing::error!(%error, "the log could not be written; the process ends now");
+                std::process::abort()
+            }),
+        }
+    }
+}
+
+/// The embedded engine. Stopping it, or dropping it, ends its threads; what was acknowledged stays.
+pub struct EmbeddedLog {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the threads have in common.
+pub(crate) struct Shared {
+    options: Options,
+    place: String,
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store_id: StoreId,
+    epoch: u32,
+    sequencer: Mutex<Sequencer>,
+    /// Something waits for the syncer, or it should stop.
+    work: Condvar,
+    syncer: Mutex<Syncer>,
+    durable: RwLock<Durable>,
+    tables: RwLock<Tables>,
+    checkpoint: Mutex<Option<Arc<Checkpoint>>>,
+    checkpointer: Mutex<CheckpointerState>,
+    checkpoint_due: Condvar,
+    ring: Ring,
+    pub(crate) files: SegmentFiles,
+    spares: Mutex<Spares>,
+    spares_changed: Condvar,
+    room: Arc<Semaphore>,
+    changes: broadcast::Sender<Changes>,
+    meta_version: watch::Sender<u64>,
+    has_threads: AtomicBool,
+    stopping: AtomicBool,
+    written_bytes: AtomicU64,
+    _lock: Box<dyn Send + Sync>,
+}
+
+/// What the world sees.
+struct Durable {
+    state: State,
+    dirty: Dirty,
+    tails: HashMap<Tp, Arc<PartitionTail>>,
+    lsn: Lsn,
+}
+
+#[derive(Default)]
+struct CheckpointerState {
+    /// Bytes of log since the last checkpoint.
+    log_bytes: u64,
+    state_bytes: u64,
+    asked: bool,
+}
+
+#[derive(Default)]
+struct Spares {
+    ready: VecDeque<Spare>,
+    next: u64,
+    is_full: bool,
+    /// Bytes of the segment that is being written.
+    active_left: u64,
+}
+
+impl EmbeddedLog {
+    /// Takes a store and reads it. Nothing runs before [`start`](Self::start), and nothing needs to.
+    pub fn open(
+        options: Options,
+        place: &str,
+        fs: Arc<dyn Fs>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
+        let found = recovery::recover(&*fs, place, options.seed, &*clock, true)?;
+        let epoch = found.epoch + 1;
+        let room_bytes = options.room_bytes.max(limits::FRAME_BYTES_MAX).min(u64::from(u32::MAX));
+        let shared = Arc::new(Shared {
+            place: place.to_owned(),
+            store_id: found.store_id,
+            epoch,
+            sequencer: Mutex::new(Sequencer::new(found.state.clone())),
+            work: Condvar::new(),
+            syncer: Mutex::new(Syncer::new(found.next_segment, epoch, options.seed, found.end_lsn, found.last_wall_us)),
+            checkpointer: Mutex::new(CheckpointerState {
+                log_bytes: found.end_lsn.saturating_sub(found.checkpoint_lsn),
+                state_bytes: found.tables.unflushed_bytes(),
+                asked: false,
+            }),
+            meta_version: watch::Sender::new(found.state.version),
+            durable: RwLock::new(Durable {
+                state: found.state,
+                dirty: found.dirty,
+                tails: found.tails,
+                lsn: found.end_lsn,
+            }),
+            tables: RwLock::new(found.tables),
+            checkpoint: Mutex::new(Some(Arc::new(found.checkpoint))),
+            checkpoint_due: Condvar::new(),
+            ring: Ring::new(options.ring_bytes),
+            files: found.files,
+            spares: Mutex::new(Spares { ready: found.spares.into(), next: found.next_spare, ..Spares::default() }),
+            spares_changed: Condvar::new(),
+            room: Arc::new(Semaphore::new(room_bytes as usize)),
+            changes: broadcast::Sender::new(limits::WATCH_CHANGES_MAX),
+            has_threads: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            written_bytes: AtomicU64::new(0),
+            _lock: found.lock,
+            options,
+            fs,
+            clock,
+        });
+        let first_bytes = shared.options.first_segment_bytes;
+        let spare = shared.first_spare(first_bytes)?;
+        shared.syncer().begin_segment(&shared, spare).map_err(|source| OpenError::Io {
+            doing: "begin a segment in",
+            place: format!("{place}/{WAL_DIR}"),
+            source,
+        })?;
+        Ok((Self { shared, threads: Mutex::default() }, found.report))
+    }
+
+    /// Starts the threads.
+    pub fn start(&self) -> io::Result<()> {
+        self.shared.has_threads.store(true, Ordering::SeqCst);
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spawn = |name: &str, run: fn(&Shared)| {
+            let shared = self.shared.clone();
+            threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared))?);
+            Ok(())
+        };
+        spawn("nodata-syncer", Shared::run_syncer)?;
+        spawn("nodata-prepare", Shared::run_preparer)?;
+        spawn("nodata-checkpt", Shared::run_checkpointer)
+    }
+
+    /// Takes nothing more, makes durable what was taken, writes a checkpoint, and ends the threads.
+    pub fn stop(&self) {
+        self.shared.sequencer().close();
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.wake_all();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+
+    /// Bytes that were written to the log since the start, everything included.
+    pub fn written_bytes(&self) -> u64 {
+        self.shared.written_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a checkpoint soon.
+    pub fn ask_for_checkpoint(&self) {
+        self.shared.checkpointer.lock().unwrap_or_else(PoisonError::into_inner).asked = true;
+        self.shared.checkpoint_due.notify_all();
+    }
+
+    /// The steps of the threads, for a test that takes them one by one.
+    #[doc(hidden)]
+    pub fn by_hand(&self) -> ByHand<'_> {
+        ByHand(&self.shared)
+    }
+}
+
+impl Drop for EmbeddedLog {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Steps, one by one.
+#[doc(hidden)]
+pub struct ByHand<'a>(&'a Shared);
+
+impl ByHand<'_> {
+    /// Writes one group. `Ok(true)`: there was one.
+    pub fn write_group(&self) -> io::Result<bool> {
+        let step = self.0.syncer().step(self.0);
+        step.map(|step| step == Step::Wrote).inspect_err(|error| self.0.fail(error))
+    }
+
+    /// Writes a mark, as happens when nothing comes for a while.
+    pub fn mark(&self) -> io::Result<()> {
+        self.0.syncer().mark(self.0).inspect_err(|error| self.0.fail(error))
+    }
+
+    /// Makes one spare segment.
+    pub fn prepare(&self) {
+        let spare_is_missing = self.0.spares().ready.len() < limits::SPARE_SEGMENTS;
+        if spare_is_missing {
+            self.0.prepare(self.0.options.segment_bytes);
+        }
+    }
+
+    /// Writes a checkpoint.
+    pub fn checkpoint(&self) -> Result<(), String> {
+        self.0.write_checkpoint()
+    }
+}
+
+impl Shared {
+    pub(crate) fn sequencer(&self) -> MutexGuard<'_, Sequencer> {
+        self.sequencer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn syncer(&self) -> MutexGuard<'_, Syncer> {
+        self.syncer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Spares> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_all(&self) {
+        self.work.notify_all();
+        self.spares_changed.notify_all();
+        self.checkpoint_due.notify_all();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn fail(&self, error: &io::Error) {
+        self.sequencer().fail(Arc::new(io::Error::new(error.kind(), error.to_string())));
+        (self.options.on_failure)(error);
+    }
+
+    // The syncer.
+
+    fn run_syncer(&self) {
+        let mut syncer = self.syncer();
+        loop {
+            match syncer.step(self) {
+                Ok(Step::Wrote) => {}
+                Ok(Step::Full) => {
+                    // Without space nothing can be kept, so whoever waits keeps waiting: nothing was promised to them.
+                    let spares = self.spares();
+                    if self.is_stopping() {
+                        return;
+                    }
+                    let _ = self.spares_changed.wait_timeout(spares, Duration::from_secs(1));
+                }
+                Ok(Step::Idle) => {
+                    let sequencer = self.sequencer();
+                    if !sequencer.is_idle() {
+                        continue;
+                    }
+                    if sequencer.is_closing() {
+                        drop(sequencer);
+                        if let Err(error) = syncer.mark(self) {
+                            self.fail(&error);
+                        }
+                        return;
+                    }
+                    let (sequencer, waited) = self
+                        .work
+                        .wait_timeout_while(sequencer, MARK_AFTER, |sequencer| {
+                            sequencer.is_idle() && !sequencer.is_closing()
+                        })
+                        .unwrap_or_else(PoisonError::into_inner);
+                    drop(sequencer);
+                    if waited.timed_out()
+                        && let Err(error) = syncer.mark(self)
+                    {
+                        self.fail(&error);
+                        return;
+                    }
+                }
+                Err(error) => {
+                    self.fail(&error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Makes durable operations visible.
+    pub(crate) fn publish(&self, ops: Vec<DurableOp>, wall_us: TimestampUs, lsn: Lsn, bytes: u64) {
+        let mut moved: Vec<(Arc<PartitionTail>, Tp, Offset)> = Vec::new();
+        let mut changes = Vec::new();
+        let watched = self.changes.receiver_count() > 0;
+        let mut meta_version = None;
+        let mut state_bytes = None;
+        {
+            let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
+            let durable = &mut *durable;
+            for DurableOp { op, place } in ops {
+                durable.dirty.note(&op, &durable.state);
+                if watched && let Op::TopicDelete(id) = &op {
+                    let name = durable.state.topics.get(id).map(|topic| topic.name.clone());
+                    changes.extend(name.map(|name| Change::TopicDeleted(*id, name)));
+                }
+                if let Some(forgotten) = durable.state.apply(&op) {
+                    durable.dirty.producers.insert(forgotten);
+                }
+                match op {
+                    Op::Append { tp, base_offset, batch } => {
+                        let end = base_offset + batch.len() as u64;
+                        // A topic may be gone when an append that was queued before its deletion arrives: no, both are in
+                        // order; but an append of an older group may find its tail removed by this one.
+                        let Some(tail) = durable.tails.get(&tp) else { continue };
+                        self.ring.push(tail, place, base_offset, wall_us, batch);
+                        match moved.last_mut() {
+                            Some((_, last, last_end)) if *last == tp => *last_end = end,
+                            _ => moved.push((tail.clone(), tp, end)),
+                        }
+                    }
+                    Op::TopicPut(topic) => {
+                        for tp in topic.partitions() {
+                            durable.tails.entry(tp).or_insert_with(|| PartitionTail::new(tp, 0));
+                        }
+                        if watched {
+                            changes.push(Change::Topic(topic));
+                        }
+                    }
+                    Op::TopicDelete(id) => durable.tails.retain(|tp, _| tp.topic != id),
+                    Op::State { task, change } => {
+                        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+                        tables.apply(task, &change);
+                        state_bytes = Some(tables.unflushed_bytes());
+                    }
+                    Op::OwnerForget(owner) => {
+                        self.tables.write().unwrap_or_else(PoisonError::into_inner).forget(owner);
+                    }
+                    Op::Meta { version, .. } => meta_version = Some(version),
+                    Op::Producer { .. } | Op::TaskEpoch { .. } | Op::Advance { .. } => {}
+                }
+            }
+            durable.lsn = lsn;
+        }
+        for (tail, tp, end) in moved {
+            tail.set_end(end);
+            if watched {
+                changes.push(Change::End(tp, end));
+            }
+        }
+        if !changes.is_empty() {
+            // Nobody may be listening any more.
+            let _ = self.changes.send(changes.into());
+        }
+        if let Some(version) = meta_version {
+            self.meta_version.send_replace(version);
+        }
+        self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let mut checkpointer = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
+        checkpointer.log_bytes += bytes;
+        checkpointer.state_bytes = state_bytes.unwrap_or(checkpointer.state_bytes);
+        if self.is_checkpoint_due(&checkpointer) {
+            self.checkpoint_due.notify_all();
+        }
+    }
+
+    // The preparer.
+
+    fn run_preparer(&self) {
+        let mut spares = self.spares();
+        while !self.is_stopping() {
+            if spares.ready.len() >= limits::SPARE_SEGMENTS {
+                spares = self.spares_changed.wait(spares).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            drop(spares);
+            let made = self.prepare(self.options.segment_bytes);
+            spares = self.spares();
+            if !made {
+                let waited = self.spares_changed.wait_timeout(spares, Duration::from_secs(1));
+                spares = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+
+    /// Makes one spare segment; false if there is no space for it.
+    fn prepare(&self, bytes: u64) -> bool {
+        let number = {
+            let mut spares = self.spares();
+            spares.next += 1;
+            spares.next - 1
+        };
+        match self.make_spare(number, bytes) {
+            Ok(spare) => {
+                let mut spares = self.spares();
+                if spares.is_full {
+                    tracing::info!("there is space on the disk again");
+                }
+                spares.is_full = false;
+                spares.ready.push_back(spare);
+                drop(spares);
+                self.note_space_changed();
+                true
+            }
+            Err(error) => {
+                let mut spares = self.spares();
+                if !spares.is_full {
+                    tracing::warn!(
+                        place = %self.place,
+                        %error,
+                        "a new segment of the log could not be made; events are refused until it can"
+                    );
+                }
+                spares.is_full = true;
+                drop(spares);
+                self.note_space_changed();
+                false
+            }
+        }
+    }
+
+    fn make_spare(&self, number: u64, bytes: u64) -> io::Result<Spare> {
+        let path = spare_path(number);
+        let file = self.fs.create(&path)?;
+        match file.allocate(bytes) {
+            Ok(()) => Ok(Spare { path, bytes, file }),
+            Err(error) => {
+                // Half a spare is of no use, and the space may be needed.
+                let _ = self.fs.remove(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// The file of the first segment: one that is there, or a small one.
+    fn first_spare(&self, bytes: u64) -> Result<Spare, OpenError> {
+        let mut spares = self.spares();
+        if let Some(spare) = spares.ready.pop_front() {
+            return Ok(spare);
+        }
+        let number = spares.next;
+        spares.next += 1;
+        drop(spares);
+        self.make_spare(number, bytes).map_err(|source| {
+            let place = format!("{}/{WAL_DIR}", self.place);
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => OpenError::DiskFull { place, bytes },
+                _ => OpenError::Io { doing: "create a segment in", place, source },
+            }
+        })
+    }
+
+    /// A file for a segment that holds at least so many bytes. `None`: there is no space.
+    pub(crate) fn take_spare(&self, bytes_min: u64) -> io::Result<Option<Spare>> {
+        let mut spares = self.spares();
+        if bytes_min > self.options.segment_bytes {
+            // A transaction as large as this is rare; it waits for a file of its own.
+            let number = spares.next;
+            spares.next += 1;
+            drop(spares);
+            return match self.make_spare(number, bytes_min.next_multiple_of(SEGMENT_HEADER_BYTES)) {
+                Ok(spare) => Ok(Some(spare)),
+                Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            };
+        }
+        loop {
+            let fits = spares.ready.iter().position(|spare| spare.bytes >= bytes_min);
+            if let Some(spare) = fits.and_then(|at| spares.ready.remove(at)) {
+                drop(spares);
+                self.spares_changed.notify_all();
+                return Ok(Some(spare));
+            }
+            if !self.has_threads.load(Ordering::SeqCst) {
+                drop(spares);
+                if !self.prepare(self.options.segment_bytes) {
+                    return Ok(None);
+                }
+                spares = self.spares();
+                continue;
+            }
+            if spares.is_full || self.is_stopping() {
+                return Ok(None);
+            }
+            spares = self.spares_changed.wait(spares).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Tells the sequencer how much space there is.
+    pub(crate) fn note_space(&self, active_left: u64, _from: Option<()>) {
+        self.spares().active_left = active_left;
+        self.note_space_changed();
+    }
+
+    fn note_space_changed(&self) {
+        let space = {
+            let spares = self.spares();
+            let usable = |spare: &Spare| spare.bytes.saturating_sub(SEGMENT_HEADER_BYTES);
+            Space { is_full: spares.is_full, left: spares.active_left + spares.ready.iter().map(usable).sum::<u64>() }
+        };
+        self.sequencer().space = space;
+        self.spares_changed.notify_all();
+    }
+
+    // The checkpointer.
+
+    fn is_checkpoint_due(&self, state: &CheckpointerState) -> bool {
+        state.asked
+            || state.log_bytes >= self.options.checkpoint_log_bytes
+            || state.state_bytes >= self.options.checkpoint_state_bytes
+    }
+
+    fn run_checkpointer(&self) {
+        loop {
+            let state = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
+            let (state, _) = self
+                .checkpoint_due
+                .wait_timeout_while(state, self.options.checkpoint_interval, |state| {
+                    !self.is_checkpoint_due(state) && !self.is_stopping()
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            drop(state);
+            let stops = self.is_stopping();
+            if stops {
+                // The last one: after the syncer is done.
+                drop(self.syncer());
+            }
+            if let Err(error) = self.write_checkpoint() {
+                // The log has everything; only the next start takes longer.
+                tracing::warn!(error, "the checkpoint could not be written; it is tried again");
+                if !stops {
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+            }
+            if stops {
+                return;
+            }
+        }
+    }
+
+    fn write_checkpoint(&self) -> Result<(), String> {
+        let (mark, dirty, changed, flush) = {
+            let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
+            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
+            state.asked = false;
+            state.log_bytes = 0;
+            state.state_bytes = 0;
+            if durable.dirty.is_empty() && tables.is_flushed() {
+                return Ok(());
+            }
+            let dirty = std::mem::take(&mut durable.dirty);
+            let changed = Changed::new(&dirty, &durable.state);
+            let mark = Mark {
+                applied_lsn: durable.lsn,
+                durable_lsn: durable.lsn,
+                epoch: self.epoch,
+                next_topic: durable.state.next_topic,
+                version: durable.state.version,
+            };
+            (mark, dirty, changed, tables.begin_flush())
+        };
+        let written = self
+            .checkpoint()
+            .and_then(|checkpoint| checkpoint.write(mark, &changed, &flush).map_err(|error| error.to_string()));
+        match written {
+            Ok(()) => {
+                self.tables.write().unwrap_or_else(PoisonError::into_inner).end_flush();
+                Ok(())
+            }
+            Err(error) => {
+                let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
+                durable.dirty.merge(dirty);
+                self.tables.write().unwrap_or_else(PoisonError::into_inner).undo_flush(flush);
+                // redb takes nothing more after an error of its file; the next attempt opens it anew.
+                *self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                Err(error)
+            }
+        }
+    }
+
+    fn checkpoint(&self) -> Result<Arc<Checkpoint>, String> {
+        let mut held = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*held {
+            Some(checkpoint) => Ok(checkpoint.clone()),
+            None => {
+                let opened = Arc::new(Checkpoint::open(&*self.fs).map_err(|error| error.to_string())?);
+                *held = Some(opened.clone());
+                Ok(opened)
+            }
+        }
+    }
+
+    fn tail(&self, tp: Tp) -> Result<Arc<PartitionTail>, LogError> {
+        let durable = self.durable.read().unwrap_or_else(PoisonError::into_inner);
+        durable.state.check_partition(tp)?;
+        durable.tails.get(&tp).cloned().ok_or(LogError::UnknownTopicId { topic: tp.topic })
+    }
+
+    /// Wakes the syncer for what was queued, and answers with the value when the ticket is told.
+    fn pending<T: Send + 'static>(&self, value: T, ticket: Ticket) -> Pending<T> {
+        self.work.notify_one();
+        Box::pin(async move {
+            match ticket.await {
+                Ok(Ok(())) => Ok(value),
+                Ok(Err(error)) => Err(error),
+                Err(_) => {
+                    let source = io::Error::other("the log ended before it was known");
+                    Err(LogError::Failed { source: Arc::new(source) })
+                }
+            }
+        })
+    }
+}
+
+/// Quiet time after which a mark is written.
+const MARK_AFTER: Duration = Duration::from_millis(100);
+
+impl Log for EmbeddedLog {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            dense_offsets: true,
+            transaction_bytes_max: limits::FRAME_BYTES_MAX,
+            idempotent_producers: true,
+            durability: "local disk, fdatasync of the group",
+        }
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
+        durable.state.topics_by_name().cloned().collect()
+    }
+
+    fn topic(&self, name: &Name) -> Result<Topic, LogError> {
+        let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
+        durable.state.topic(name).cloned()
+    }
+
+    fn topic_by_id(&self, id: TopicId) -> Result<Topic, LogError> {
+        let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
+        durable.state.topic_by_id(id).cloned()
+    }
+
+    fn create_topic(&self, name: Name, config: TopicConfig) -> Result<Pending<Topic>, LogError> {
+        let now_us = self.shared.clock.now_us();
+        let (topic, ticket) = self.shared.sequencer().create_topic(name, config, now_us)?;
+        Ok(self.shared.pending(topic, ticket))
+    }
+
+    fn change_topic(&self, name: &Name, change: &TopicChange) -> Result<Pending<Topic>, LogError> {
+        let (topic, ticket) = self.shared.sequencer().change_topic(name, change)?;
+        Ok(self.shared.pending(topic, ticket))
+    }
+
+    fn delete_topic(&self, name: &Name) -> Result<Pending<()>, LogError> {
+        let ticket = self.shared.sequencer().delete_topic(name)?;
+        Ok(self.shared.pending((), ticket))
+    }
+
+    fn room(&self, bytes: u64) -> BoxFuture<'_, Result<Room, LogError>> {
+        Box::pin(async move {
+            let bytes_max = limits::FRAME_BYTES_MAX;
+            if bytes > bytes_max {
+                return Err(LogError::TransactionTooLarge { bytes, bytes_max });
+            }
+            let permit = self.shared.room.clone().acquire_many_owned(bytes as u32).await;
+            Ok(Room { _permit: Some(permit.map_err(|_| LogError::Stopping)?) })
+        })
+    }
+
+    fn append(&self, append: Append) -> Result<Pending<Appended>, LogError> {
+        let Append { batches, ack, producer, room } = append;
+        let (ranges, ticket) = self.shared.sequencer().append(batches, producer, ack, room)?;
+        Ok(self.shared.pending(Appended { ranges, ack }, ticket))
+    }
+
+    fn barrier(&self) -> Result<Pending<()>, LogError> {
+        let ticket = self.shared.sequencer().barrier()?;
+        Ok(self.shared.pending((), ticket))
+    }
+
+    fn begin_task(&self, task: TaskKey) -> Result<Pending<TaskLease>, LogError> {
+        let (lease, ticket) = self.shared.sequencer().begin_task(task)?;
+        Ok(self.shared.pending(lease, ticket))
+    }
+
+    fn commit(&self, transaction: Transaction) -> Result<Pending<Appended>, LogError> {
+        let (ranges, ticket) = self.shared.sequencer().commit(transaction)?;
+        Ok(self.shared.pending(Appended { ranges, ack: crate::engine::AckLevel::Durable }, ticket))
+    }
+
+    fn task_position(&self, task: TaskKey) -> TaskPosition {
+        let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
+        durable.state.tasks.get(&task).copied().unwrap_or_default()
+    }
+
+    fn forget_owner(&self, owner: OwnerId) -> Result<Pending<()>, LogError> {
+        let ticket = self.shared.sequencer().forget_owner(owner)?;
+        Ok(self.shared.pending((), ticket))
+    }
+
+    fn state_get(&self, task: TaskKey, table: &Name, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, LogError> {
+        let prefix = tables::table_prefix(task, table);
+        let keys: Vec<Vec<u8>> = keys.iter().map(|key| [prefix.as_slice(), key].concat()).collect();
+        let mut values: Vec<Option<Option<Bytes>>> = {
+            let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+            keys.iter().map(|key| tables.get(key)).collect()
+        };
+        let missing: Vec<&[u8]> =
+            keys.iter().zip(&values).filter(|(_, value)| value.is_none()).map(|(key, _)| key.as_slice()).collect();
+        if !missing.is_empty() {
+            let unavailable = |what: String| LogError::State { what };
+            let checkpoint = self.shared.checkpoint().map_err(unavailable)?;
+            let stored = checkpoint.state_get(&missing).map_err(|error| unavailable(error.to_string()))?;
+            for (value, stored) in values.iter_mut().filter(|value| value.is_none()).zip(stored) {
+                *value = Some(stored);
+            }
+        }
+        Ok(values.into_iter().map(Option::flatten).collect())
+    }
+
+    fn state_scan(&self, task: TaskKey, table: &Name, scan: &StateScan) -> Result<Vec<(Bytes, Bytes)>, LogError> {
+        let prefix = tables::table_prefix(task, table);
+        let from = [prefix.as_slice(), &scan.start].concat();
+        let unavailable = |what: String| LogError::State { what };
+        let checkpoint = self.shared.checkpoint().map_err(unavailable)?;
+        // The tables are locked first: what a checkpoint takes from them while the database is read would be seen in neither.
+        let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        checkpoint
+            .state_scan(&from, |stored| tables.scan(&prefix, scan, stored))
+            .and_then(|found| found)
+            .map_err(|error| unavailable(error.to_string()))
+    }
+
+    fn bounds(&self, tp: Tp) -> Result<Bounds, LogError> {
+        Ok(self.shared.tail(tp)?.bounds())
+    }
+
+    fn read(&self, tp: Tp, from: Offset, limits: ReadLimits) -> BoxFuture<'_, Result<Chunk, LogError>> {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let plan = shared.tail(tp)?.plan(from, limits)?;
+            if plan.needs_disk() && tokio::runtime::Handle::try_current().is_ok() {
+                let read = tokio::task::spawn_blocking(move || plan.run(&shared.files));
+                return read.await.unwrap_or(Err(LogError::Stopping));
+            }
+            plan.run(&shared.files)
+        })
+    }
+
+    fn follow(&self, tp: Tp) -> Result<watch::Receiver<Offset>, LogError> {
+        Ok(self.shared.tail(tp)?.follow())
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Changes> {
+        self.shared.changes.subscribe()
+    }
+}
+
+impl MetadataStore for EmbeddedLog {
+    fn meta_get(&self, key: &str) -> BoxFuture<'_, Result<Option<MetaEntry>, LogError>> {
+        let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = durable.state.entries.get(key).cloned();
+        Box::pin(std::future::ready(Ok(entry)))
+    }
+
+    fn meta_put(&self, key: &str, expect: Expect, value: Option<Bytes>) -> Result<Pending<u64>, LogError> {
+        let (version, ticket) = self.shared.sequencer().meta_put(key, expect, value)?;
+        Ok(self.shared.pending(version, ticket))
+    }
+
+    fn meta_list(&self, prefix: &str) -> BoxFuture<'_, Result<Vec<(String, MetaEntry)>, LogError>> {
+        let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
+        let entries = durable.state.entries.range(prefix.to_owned()..);
+        let found = entries
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, entry)| (key.clone(), entry.clone()))
+            .collect();
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn meta_version(&self) -> watch::Receiver<u64> {
+        self.shared.meta_version.subscribe()
+    }
+}

@@ -1,0 +1,44 @@
+#![doc = include_str!("../README.md")]
+
+// The nouns.
+pub mod batch; // events as columns
+pub mod event; // one event, and its checks
+pub mod limits; // every bound, with its reason
+pub mod producer; // who sends each request once
+pub mod task; // who reads a partition, and how far it has come
+pub mod topic; // topics, partitions, keys
+
+// The way of a request.
+mod sequencer; // the one owner of the end
+mod syncer; // one sync for everyone
+mod tail; // where the batches are
+
+// What the log adds up to.
+mod checkpoint; // in a database, so that a start is short
+mod state; // in memory
+mod tables; // what components remember
+
+// The bytes.
+mod codec; // fields
+pub mod frame; // transactions
+pub mod fs; // the disk, and one that forgets
+mod recovery; // what a start finds
+pub mod segment; // files
+
+// The engines.
+mod embedded; // this one
+pub mod engine; // the seam
+mod error; // what can go wrong
+
+pub use batch::{Batch, BatchBuilder};
+pub use embedded::{EmbeddedLog, Options};
+pub use engine::{
+    AckLevel, Append, Appended, AppendedRange, Bounds, Capabilities, Change, Changes, Chunk, Clock, Expect, Log,
+    MetaEntry, MetadataStore, Offsets, Pending, ReadLimits, Room, StateScan, StoredBatch, SystemClock,
+};
+pub use error::{ErrorKind, LogError, OpenError, Outcome};
+pub use event::{Event, EventError, EventRef, TimestampUs};
+pub use producer::{ProducerError, ProducerId, ProducerRange};
+pub use recovery::RecoveryReport;
+pub use task::{OwnerId, StateChange, TaskKey, TaskLease, TaskPosition, Transaction};
+pub use topic::{Name, NameError, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp, partition_of_key};

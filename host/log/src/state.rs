@@ -1,0 +1,186 @@
+//! Everything the log knows besides events: the sum of all operations, in order.
+//!
+//! There are two of these. The sequencer's runs ahead: it includes what is still on its way to the disk, so that the next
+//! request is checked against it. The durable one is what the world sees. Both are moved by the same [`State::apply`], and
+//! so is recovery; there is no second way to change them.
+
+use crate::engine::MetaEntry;
+use crate::error::LogError;
+use crate::frame::Op;
+use crate::limits::PRODUCERS_MAX;
+use crate::producer::{ProducerId, Producers};
+use crate::task::{OwnerId, TaskKey, TaskPosition};
+use crate::topic::{Name, Offset, Topic, TopicId, Tp};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) topics: BTreeMap<TopicId, Topic>,
+    names: BTreeMap<Name, TopicId>,
+    pub(crate) next_topic: u32,
+    ends: HashMap<Tp, Offset>,
+    pub(crate) tasks: BTreeMap<TaskKey, TaskPosition>,
+    pub(crate) producers: Producers,
+    pub(crate) entries: BTreeMap<String, MetaEntry>,
+    pub(crate) version: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            topics: BTreeMap::new(),
+            names: BTreeMap::new(),
+            next_topic: 1,
+            ends: HashMap::new(),
+            tasks: BTreeMap::new(),
+            producers: Producers::new(PRODUCERS_MAX),
+            entries: BTreeMap::new(),
+            version: 0,
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn topic(&self, name: &Name) -> Result<&Topic, LogError> {
+        self.names
+            .get(name)
+            .and_then(|id| self.topics.get(id))
+            .ok_or_else(|| LogError::UnknownTopic { topic: name.clone() })
+    }
+
+    pub(crate) fn topic_by_id(&self, id: TopicId) -> Result<&Topic, LogError> {
+        self.topics.get(&id).ok_or(LogError::UnknownTopicId { topic: id })
+    }
+
+    /// Every topic, by name.
+    pub(crate) fn topics_by_name(&self) -> impl Iterator<Item = &Topic> {
+        self.names.values().filter_map(|id| self.topics.get(id))
+    }
+
+    /// Checks that a partition exists.
+    pub(crate) fn check_partition(&self, tp: Tp) -> Result<(), LogError> {
+        let topic = self.topic_by_id(tp.topic)?;
+        if tp.partition < topic.config.partitions {
+            return Ok(());
+        }
+        Err(LogError::UnknownPartition {
+            topic: topic.name.clone(),
+            partition: tp.partition,
+            partitions: topic.config.partitions,
+        })
+    }
+
+    /// The offset that the next event of a partition gets.
+    pub(crate) fn end(&self, tp: Tp) -> Offset {
+        self.ends.get(&tp).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn set_end(&mut self, tp: Tp, end: Offset) {
+        self.ends.insert(tp, end);
+    }
+
+    pub(crate) fn put_topic(&mut self, topic: Topic) {
+        self.next_topic = self.next_topic.max(topic.id.0 + 1);
+        self.names.insert(topic.name.clone(), topic.id);
+        self.topics.insert(topic.id, topic);
+    }
+
+    /// Makes one operation true. It was checked when it was sequenced; this cannot fail. Answers with a producer that was
+    /// forgotten to make place for another.
+    pub(crate) fn apply(&mut self, op: &Op) -> Option<ProducerId> {
+        match op {
+            Op::Append { tp, base_offset, batch } => {
+                let end = self.ends.entry(*tp).or_default();
+                debug_assert!(*base_offset >= *end, "offsets strictly increase");
+                *end = base_offset + batch.len() as u64;
+            }
+            Op::Producer { producer, sequence } => return self.producers.put(*producer, *sequence),
+            Op::TopicPut(topic) => self.put_topic(topic.clone()),
+            Op::TopicDelete(id) => {
+                if let Some(topic) = self.topics.remove(id) {
+                    self.names.remove(&topic.name);
+                    for tp in topic.partitions() {
+                        self.ends.remove(&tp);
+                    }
+                }
+            }
+            Op::TaskEpoch { task, epoch } => self.tasks.entry(*task).or_default().epoch = *epoch,
+            Op::Advance { task, next, .. } => self.tasks.entry(*task).or_default().next = Some(*next),
+            // The tables keep themselves: see `tables`.
+            Op::State { .. } => {}
+            Op::OwnerForget(owner) => {
+                for task in self.tasks_of(*owner) {
+                    self.tasks.remove(&task);
+                }
+            }
+            Op::Meta { key, value, version } => {
+                self.version = self.version.max(*version);
+                match value {
+                    Some(value) => {
+                        // A copy: what was read from a segment would keep the whole segment in memory.
+                        let entry = MetaEntry { value: Bytes::copy_from_slice(value), version: *version };
+                        self.entries.insert(key.clone(), entry);
+                    }
+                    None => drop(self.entries.remove(key)),
+                }
+            }
+        }
+        None
+    }
+
+    fn tasks_of(&self, owner: OwnerId) -> Vec<TaskKey> {
+        let first = Tp { topic: TopicId(0), partition: 0 };
+        self.tasks
+            .range(TaskKey { owner, source: first }..)
+            .map(|(task, _)| *task)
+            .take_while(|task| task.owner == owner)
+            .collect()
+    }
+}
+
+/// What changed since the last checkpoint.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dirty {
+    pub(crate) topics: BTreeSet<TopicId>,
+    pub(crate) ends: HashSet<Tp>,
+    pub(crate) tasks: BTreeSet<TaskKey>,
+    pub(crate) producers: BTreeSet<ProducerId>,
+    pub(crate) entries: BTreeSet<String>,
+}
+
+impl Dirty {
+    /// Notes what an operation is going to change; `state` is from before.
+    pub(crate) fn note(&mut self, op: &Op, state: &State) {
+        match op {
+            Op::Append { tp, .. } => drop(self.ends.insert(*tp)),
+            Op::Producer { producer, .. } => drop(self.producers.insert(*producer)),
+            Op::TopicPut(topic) => drop(self.topics.insert(topic.id)),
+            Op::TopicDelete(id) => {
+                self.topics.insert(*id);
+                self.ends.extend(state.topics.get(id).into_iter().flat_map(Topic::partitions));
+            }
+            Op::TaskEpoch { task, .. } | Op::Advance { task, .. } => drop(self.tasks.insert(*task)),
+            Op::State { .. } => {}
+            Op::OwnerForget(owner) => self.tasks.extend(state.tasks_of(*owner)),
+            Op::Meta { key, .. } => drop(self.entries.insert(key.clone())),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+            && self.ends.is_empty()
+            && self.tasks.is_empty()
+            && self.producers.is_empty()
+            && self.entries.is_empty()
+    }
+
+    /// Puts back what a failed checkpoint took.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.topics.extend(other.topics);
+        self.ends.extend(other.ends);
+        self.tasks.extend(other.tasks);
+        self.producers.extend(other.producers);
+        self.entries.extend(other.entries);
+    }
+}

@@ -1,0 +1,324 @@
+//! Where the batches of a partition are, and the latest ones themselves.
+//!
+//! Each partition has a list of runs: batches that lie one behind the other in the write-ahead log. The latest runs of all
+//! partitions together are also in memory, up to a bound (the ring); a reader that follows live never touches the disk.
+
+use crate::engine::{Bounds, Chunk, Offsets, ReadLimits, StoredBatch};
+use crate::error::LogError;
+use crate::event::TimestampUs;
+use crate::frame::{self, OpSpan};
+use crate::fs::{FsFile, read_exact_at};
+use crate::limits::READ_GAP_BYTES;
+use crate::segment::segment_path;
+use crate::topic::{Offset, Tp};
+use bytes::Bytes;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use tokio::sync::watch;
+
+/// Bytes after which a run is ended, so that a reader does not take much more than it asked for.
+const RUN_BYTES: u64 = 256 << 10;
+
+/// Bytes in a segment file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) segment: u64,
+    pub(crate) at: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Batches of one partition that lie one behind the other.
+#[derive(Clone, Debug)]
+struct Run {
+    first: Offset,
+    /// After the last event.
+    end: Offset,
+    append_us: TimestampUs,
+    place: Place,
+    /// `None` once the ring let go of them.
+    batches: Option<Vec<StoredBatch>>,
+}
+
+/// One partition.
+#[derive(Debug)]
+pub(crate) struct PartitionTail {
+    tp: Tp,
+    runs: RwLock<VecDeque<Run>>,
+    end: watch::Sender<Offset>,
+}
+
+impl PartitionTail {
+    pub(crate) fn new(tp: Tp, end: Offset) -> Arc<Self> {
+        Arc::new(Self { tp, runs: RwLock::default(), end: watch::Sender::new(end) })
+    }
+
+    pub(crate) fn follow(&self) -> watch::Receiver<Offset> {
+        self.end.subscribe()
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        let end = *self.end.borrow();
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        Bounds { earliest: runs.front().map_or(end, |run| run.first), end }
+    }
+
+    /// Adds a batch that is durable. Not visible before the end moves.
+    fn push(&self, offset: Offset, append_us: TimestampUs, place: Place, batch: StoredBatch, keep: bool) -> bool {
+        let end = offset + batch.batch.len() as u64;
+        let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = runs.back_mut() {
+            assert!(last.end <= offset, "offsets of partition {} must strictly increase", self.tp);
+            let follows = last.place.segment == place.segment
+                && last.place.at + last.place.bytes == place.at
+                && last.append_us == append_us
+                && last.place.bytes < RUN_BYTES
+                && last.batches.is_some() == keep;
+            if follows {
+                last.end = end;
+                last.place.bytes += place.bytes;
+                if let Some(batches) = &mut last.batches {
+                    batches.push(batch);
+                }
+                return false;
+            }
+        }
+        runs.push_back(Run { first: offset, end, append_us, place, batches: keep.then(|| vec![batch]) });
+        true
+    }
+
+    pub(crate) fn set_end(&self, end: Offset) {
+        let before = self.end.send_replace(end);
+        debug_assert!(before <= end, "an end never moves back");
+    }
+
+    /// Lets go of the batches of a run; they are still on the disk.
+    fn forget(&self, first: Offset) {
+        let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
+        let at = runs.partition_point(|run| run.first < first);
+        if let Some(run) = runs.get_mut(at).filter(|run| run.first == first) {
+            run.batches = None;
+        }
+    }
+
+    /// What a read needs, without touching the disk.
+    pub(crate) fn plan(&self, from: Offset, limits: ReadLimits) -> Result<Plan, LogError> {
+        // The end is read first: runs behind it may be there already, and are not looked at.
+        let Bounds { earliest, end } = self.bounds();
+        if from > end || from < earliest {
+            return Err(LogError::OutOfRange { tp: self.tp, asked: from, earliest, end });
+        }
+        let mut plan = Plan { tp: self.tp, from, limits, parts: Vec::new() };
+        let mut bytes = 0;
+        let mut events = 0;
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        let start = runs.partition_point(|run| run.end <= from);
+        for run in runs.range(start..).take_while(|run| run.first < end) {
+            if !plan.parts.is_empty() && (bytes >= limits.bytes_max || events >= limits.events_max as u64) {
+                break;
+            }
+            let part = match &run.batches {
+                Some(batches) => Part::Memory(batches.clone()),
+                None => Part::Disk(DiskRun { first: run.first, append_us: run.append_us, place: run.place }),
+            };
+            plan.parts.push(part);
+            bytes += run.place.bytes;
+            events += run.end - run.first.max(from);
+        }
+        Ok(plan)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct DiskRun {
+    first: Offset,
+    append_us: TimestampUs,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Part {
+    Memory(Vec<StoredBatch>),
+    Disk(DiskRun),
+}
+
+/// What a read needs.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    tp: Tp,
+    from: Offset,
+    limits: ReadLimits,
+    parts: Vec<Part>,
+}
+
+impl Plan {
+    /// Whether carrying it out waits for the disk.
+    pub(crate) fn needs_disk(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Disk(_)))
+    }
+
+    /// Carries it out.
+    pub(crate) fn run(self, files: &SegmentFiles) -> Result<Chunk, LogError> {
+        let Self { tp, from, limits, parts } = self;
+        let mut chunk = Chunk { batches: Vec::new(), next: from };
+        let mut bytes = 0;
+        let mut events = 0;
+        let mut take = |batches: Vec<StoredBatch>| {
+            for stored in batches {
+                if stored.last() < from {
+                    continue;
+                }
+                if !chunk.batches.is_empty() && (bytes >= limits.bytes_max || events >= limits.events_max) {
+                    return;
+                }
+                let count = stored.batch.len();
+                bytes += stored.batch.encoded_len() as u64;
+                events += count - stored.offsets.rows_before(from, count);
+                chunk.next = stored.last() + 1;
+                chunk.batches.push(stored);
+            }
+        };
+        let mut parts = parts.into_iter().peekable();
+        while let Some(part) = parts.next() {
+            match part {
+                Part::Memory(batches) => take(batches),
+                Part::Disk(first) => {
+                    // Runs that lie close together are read together.
+                    let mut runs = vec![first];
+                    let mut end = first.place.at + first.place.bytes;
+                    while let Some(Part::Disk(next)) = parts.next_if(|part| {
+                        matches!(part, Part::Disk(next) if next.place.segment == first.place.segment
+                            && next.place.at <= end + READ_GAP_BYTES)
+                    }) {
+                        end = next.place.at + next.place.bytes;
+                        runs.push(next);
+                    }
+                    for batches in read_runs(tp, &runs, files)? {
+                        take(batches);
+                    }
+                }
+            }
+        }
+        Ok(chunk)
+    }
+}
+
+fn read_runs(tp: Tp, runs: &[DiskRun], files: &SegmentFiles) -> Result<Vec<Vec<StoredBatch>>, LogError> {
+    let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return Ok(Vec::new()) };
+    let start = first.place.at;
+    let end = last.place.at + last.place.bytes;
+    let place = || format!("{} from byte {start} to {end}", segment_path(first.place.segment));
+    let mut bytes = vec![0; (end - start) as usize];
+    files
+        .get(first.place.segment)
+        .and_then(|file| read_exact_at(&*file, &mut bytes, start))
+        .map_err(|source| LogError::Read { place: place(), source: Arc::new(source) })?;
+    let bytes = Bytes::from(bytes);
+    runs.iter()
+        .map(|run| {
+            let at = (run.place.at - start) as usize;
+            let damaged = |what: String| LogError::Damaged { place: place(), what };
+            let appends = frame::decode_appends(&bytes.slice(at..at + run.place.bytes as usize))
+                .map_err(|error| damaged(error.to_string()))?;
+            let mut expected = run.first;
+            appends
+                .into_iter()
+                .map(|(found, offset, batch)| {
+                    if found != tp || offset != expected {
+                        let what = format!("events of {found} at {offset} where {tp} at {expected} was written");
+                        return Err(damaged(what));
+                    }
+                    expected += batch.len() as u64;
+                    Ok(StoredBatch { offsets: Offsets::From(offset), append_us: run.append_us, batch })
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// The segment files, open for reading.
+#[derive(Default)]
+pub(crate) struct SegmentFiles {
+    files: RwLock<HashMap<u64, Arc<dyn FsFile>>>,
+}
+
+impl SegmentFiles {
+    pub(crate) fn insert(&self, segment: u64, file: Arc<dyn FsFile>) {
+        self.files.write().unwrap_or_else(PoisonError::into_inner).insert(segment, file);
+    }
+
+    fn get(&self, segment: u64) -> std::io::Result<Arc<dyn FsFile>> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        files.get(&segment).cloned().ok_or_else(|| std::io::ErrorKind::NotFound.into())
+    }
+}
+
+/// The runs that are in memory, oldest first.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    bytes_max: u64,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: u64,
+    runs: VecDeque<HeldRun>,
+}
+
+#[derive(Debug)]
+struct HeldRun {
+    tail: Weak<PartitionTail>,
+    first: Offset,
+    bytes: u64,
+}
+
+impl Ring {
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, held: Mutex::default() }
+    }
+
+    /// Adds a durable batch to its partition and keeps it in memory, letting go of older ones.
+    pub(crate) fn push(
+        &self,
+        tail: &Arc<PartitionTail>,
+        place: Place,
+        offset: Offset,
+        append_us: TimestampUs,
+        batch: crate::batch::Batch,
+    ) {
+        let stored = StoredBatch { offsets: Offsets::From(offset), append_us, batch };
+        let is_new_run = tail.push(offset, append_us, place, stored, true);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.bytes += place.bytes;
+        match held.runs.back_mut() {
+            // Only the run that was pushed last can grow, because a run lies in one piece.
+            Some(last) if !is_new_run => last.bytes += place.bytes,
+            _ => held.runs.push_back(HeldRun { tail: Arc::downgrade(tail), first: offset, bytes: place.bytes }),
+        }
+        // The newest run stays, however large: somebody is about to read it.
+        while held.bytes > self.bytes_max && held.runs.len() > 1 {
+            let Some(oldest) = held.runs.pop_front() else { break };
+            held.bytes -= oldest.bytes;
+            if let Some(tail) = oldest.tail.upgrade() {
+                tail.forget(oldest.first);
+            }
+        }
+    }
+}
+
+/// Adds a batch that was found on the disk at start.
+pub(crate) fn push_recovered(
+    tail: &PartitionTail,
+    place: Place,
+    offset: Offset,
+    append_us: TimestampUs,
+    batch: crate::batch::Batch,
+) {
+    let stored = StoredBatch { offsets: Offsets::From(offset), append_us, batch };
+    tail.push(offset, append_us, place, stored, false);
+}
+
+/// The place of an operation, given where its frame lies.
+pub(crate) fn place_of(segment: u64, frame_at: u64, span: OpSpan) -> Place {
+    Place { segment, at: frame_at + span.at, bytes: span.bytes }
+}
