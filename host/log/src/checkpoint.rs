@@ -40,6 +40,8 @@ pub(crate) struct Mark {
     pub(crate) applied_lsn: Lsn,
     /// Everything before this was durable.
     pub(crate) durable_lsn: Lsn,
+    /// Where the log begins.
+    pub(crate) start_lsn: Lsn,
     pub(crate) epoch: u32,
     pub(crate) next_topic: u32,
     pub(crate) version: u64,
@@ -58,7 +60,15 @@ pub(crate) enum CheckpointError {
 }
 
 fn redb_error(error: impl Into<redb::Error>) -> CheckpointError {
-    CheckpointError::Redb(error.into().to_string())
+    match error.into() {
+        // A file that ends too early or begins wrong is damaged; other errors of the disk say nothing about the file.
+        redb::Error::Io(error)
+            if !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
+        {
+            CheckpointError::Io(error)
+        }
+        other => CheckpointError::Redb(other.to_string()),
+    }
 }
 
 pub(crate) struct Checkpoint {
@@ -107,23 +117,23 @@ impl Checkpoint {
     pub(crate) fn open(fs: &dyn Fs) -> Result<Self, CheckpointError> {
         let file = match fs.open(CHECKPOINT_FILE) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = fs.create(CHECKPOINT_FILE)?;
-                fs.sync_dir("", SyncSite::CheckpointName)?;
-                file
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs.create(CHECKPOINT_FILE)?,
             Err(error) => return Err(error.into()),
         };
         let mut builder = Database::builder();
         builder.set_cache_size(CHECKPOINT_CACHE_BYTES);
+        // Every page is read and checked: what rotted since is noticed here, and not when it is used.
+        builder.set_check_integrity_on_open(true);
         let database = builder.create_with_backend(Backend(file)).map_err(redb_error)?;
         Ok(Self { database })
     }
 
     /// Forgets the checkpoint, for one that cannot be read.
     pub(crate) fn discard(fs: &dyn Fs) -> io::Result<()> {
-        fs.remove(CHECKPOINT_FILE)?;
-        fs.sync_dir("", SyncSite::CheckpointName)
+        match fs.remove(CHECKPOINT_FILE) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// What the checkpoint knows; `None` when it is new.
@@ -145,6 +155,7 @@ impl Checkpoint {
         let mark = Mark {
             applied_lsn: number("applied_lsn")?,
             durable_lsn: number("durable_lsn")?,
+            start_lsn: number("start_lsn")?,
             epoch: number("epoch")? as u32,
             next_topic: number("next_topic")? as u32,
             version: number("version")?,
@@ -195,6 +206,7 @@ impl Checkpoint {
                 ("format", FORMAT),
                 ("applied_lsn", mark.applied_lsn),
                 ("durable_lsn", mark.durable_lsn),
+                ("start_lsn", mark.start_lsn),
                 ("epoch", u64::from(mark.epoch)),
                 ("next_topic", u64::from(mark.next_topic)),
                 ("version", mark.version),

@@ -12,7 +12,7 @@ use crate::engine::{
 use crate::error::{LogError, OpenError};
 use crate::event::TimestampUs;
 use crate::frame::{Lsn, Op};
-use crate::fs::Fs;
+use crate::fs::{Fs, FsFile, SyncSite};
 use crate::limits;
 use crate::recovery::{self, RecoveryReport, Spare};
 use crate::segment::{SEGMENT_HEADER_BYTES, StoreId, WAL_DIR, spare_path};
@@ -93,7 +93,7 @@ pub(crate) struct Shared {
     checkpointer: Mutex<CheckpointerState>,
     checkpoint_due: Condvar,
     ring: Ring,
-    pub(crate) files: SegmentFiles,
+    files: SegmentFiles,
     spares: Mutex<Spares>,
     spares_changed: Condvar,
     room: Arc<Semaphore>,
@@ -138,7 +138,13 @@ impl EmbeddedLog {
         fs: Arc<dyn Fs>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, RecoveryReport), OpenError> {
-        let found = recovery::recover(&*fs, place, options.seed, &*clock, true)?;
+        let found = recovery::recover(&*fs, place, options.seed, &*clock)?;
+        // A spare whose size did not survive a crash is of no use.
+        let (ready, useless): (Vec<Spare>, Vec<Spare>) =
+            found.spares.into_iter().partition(|spare| spare.bytes >= options.first_segment_bytes);
+        for Spare { path, .. } in useless {
+            fs.remove(&path).map_err(|source| OpenError::Io { doing: "remove", place: path, source })?;
+        }
         let epoch = found.epoch + 1;
         let room_bytes = options.room_bytes.max(limits::FRAME_BYTES_MAX).min(u64::from(u32::MAX));
         let shared = Arc::new(Shared {
@@ -164,8 +170,8 @@ impl EmbeddedLog {
             checkpoint: Mutex::new(Some(Arc::new(found.checkpoint))),
             checkpoint_due: Condvar::new(),
             ring: Ring::new(options.ring_bytes),
-            files: found.files,
-            spares: Mutex::new(Spares { ready: found.spares.into(), next: found.next_spare, ..Spares::default() }),
+            files: SegmentFiles::new(fs.clone()),
+            spares: Mutex::new(Spares { ready: ready.into(), next: found.next_spare, ..Spares::default() }),
             spares_changed: Condvar::new(),
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             changes: broadcast::Sender::new(limits::WATCH_CHANGES_MAX),
@@ -322,12 +328,13 @@ impl Shared {
                         }
                         return;
                     }
-                    let (sequencer, waited) = self
-                        .work
-                        .wait_timeout_while(sequencer, MARK_AFTER, |sequencer| {
-                            sequencer.is_idle() && !sequencer.is_closing()
-                        })
-                        .unwrap_or_else(PoisonError::into_inner);
+                    let has_none = |sequencer: &mut Sequencer| sequencer.is_idle() && !sequencer.is_closing();
+                    if syncer.is_marked() {
+                        drop(self.work.wait_while(sequencer, has_none));
+                        continue;
+                    }
+                    let waited = self.work.wait_timeout_while(sequencer, MARK_AFTER, has_none);
+                    let (sequencer, waited) = waited.unwrap_or_else(PoisonError::into_inner);
                     drop(sequencer);
                     if waited.timed_out()
                         && let Err(error) = syncer.mark(self)
@@ -366,8 +373,7 @@ impl Shared {
                 match op {
                     Op::Append { tp, base_offset, batch } => {
                         let end = base_offset + batch.len() as u64;
-                        // A topic may be gone when an append that was queued before its deletion arrives: no, both are in
-                        // order; but an append of an older group may find its tail removed by this one.
+                        // The sequencer takes nothing for a topic that was deleted, so the tail is there.
                         let Some(tail) = durable.tails.get(&tp) else { continue };
                         self.ring.push(tail, place, base_offset, wall_us, batch);
                         match moved.last_mut() {
@@ -478,7 +484,7 @@ impl Shared {
     fn make_spare(&self, number: u64, bytes: u64) -> io::Result<Spare> {
         let path = spare_path(number);
         let file = self.fs.create(&path)?;
-        match file.allocate(bytes) {
+        match file.allocate(bytes).and_then(|()| file.sync_data(SyncSite::Spare)) {
             Ok(()) => Ok(Spare { path, bytes, file }),
             Err(error) => {
                 // Half a spare is of no use, and the space may be needed.
@@ -544,8 +550,18 @@ impl Shared {
         }
     }
 
+    /// Makes a segment to which nothing was written a spare again.
+    pub(crate) fn give_back(&self, path: &str, file: Arc<dyn FsFile>, bytes: u64) -> io::Result<()> {
+        let mut spares = self.spares();
+        let spare = spare_path(spares.next);
+        spares.next += 1;
+        self.fs.rename(path, &spare)?;
+        spares.ready.push_back(Spare { path: spare, bytes, file });
+        Ok(())
+    }
+
     /// Tells the sequencer how much space there is.
-    pub(crate) fn note_space(&self, active_left: u64, _from: Option<()>) {
+    pub(crate) fn note_space(&self, active_left: u64) {
         self.spares().active_left = active_left;
         self.note_space_changed();
     }
@@ -612,6 +628,7 @@ impl Shared {
             let mark = Mark {
                 applied_lsn: durable.lsn,
                 durable_lsn: durable.lsn,
+                start_lsn: 0,
                 epoch: self.epoch,
                 next_topic: durable.state.next_topic,
                 version: durable.state.version,
@@ -762,7 +779,7 @@ impl Log for EmbeddedLog {
         let keys: Vec<Vec<u8>> = keys.iter().map(|key| [prefix.as_slice(), key].concat()).collect();
         let mut values: Vec<Option<Option<Bytes>>> = {
             let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-            keys.iter().map(|key| tables.get(key)).collect()
+            keys.iter().map(|key| tables.get(task.owner, key)).collect()
         };
         let missing: Vec<&[u8]> =
             keys.iter().zip(&values).filter(|(_, value)| value.is_none()).map(|(key, _)| key.as_slice()).collect();
@@ -785,7 +802,7 @@ impl Log for EmbeddedLog {
         // The tables are locked first: what a checkpoint takes from them while the database is read would be seen in neither.
         let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
         checkpoint
-            .state_scan(&from, |stored| tables.scan(&prefix, scan, stored))
+            .state_scan(&from, |stored| tables.scan(task.owner, &prefix, scan, stored))
             .and_then(|found| found)
             .map_err(|error| unavailable(error.to_string()))
     }

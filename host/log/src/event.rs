@@ -120,7 +120,8 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-pub(crate) fn put_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+/// Encodes one header at the end of the headers of its event; [`Headers`] reads them back.
+pub fn put_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     put_varint(out, name.len() as u32);
     out.extend_from_slice(name.as_bytes());
     put_varint(out, value.len() as u32);

@@ -29,8 +29,9 @@ pub mod segment; // files
 mod embedded; // this one
 pub mod engine; // the seam
 mod error; // what can go wrong
+pub mod model; // the engine in memory, for tests
 
-pub use batch::{Batch, BatchBuilder};
+pub use batch::{Batch, BatchBuilder, ColumnRef, RowsRef};
 pub use embedded::{EmbeddedLog, Options};
 pub use engine::{
     AckLevel, Append, Appended, AppendedRange, Bounds, Capabilities, Change, Changes, Chunk, Clock, Expect, Log,

@@ -17,7 +17,7 @@ use crate::segment::{
 };
 use crate::state::{Dirty, State};
 use crate::tables::Tables;
-use crate::tail::{PartitionTail, SegmentFiles, place_of, push_recovered};
+use crate::tail::{PartitionTail, place_of, push_recovered};
 use crate::topic::{Topic, Tp};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -41,7 +41,6 @@ pub(crate) struct Recovered {
     pub(crate) tables: Tables,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) tails: HashMap<Tp, Arc<PartitionTail>>,
-    pub(crate) files: SegmentFiles,
     /// The end of the log; everything before it is durable.
     pub(crate) end_lsn: Lsn,
     pub(crate) checkpoint_lsn: Lsn,
@@ -82,13 +81,7 @@ fn io_error(doing: &'static str, place: &str) -> impl FnOnce(io::Error) -> OpenE
 }
 
 /// Takes the store and reads all of it.
-pub(crate) fn recover(
-    fs: &dyn Fs,
-    place: &str,
-    seed: u64,
-    clock: &dyn Clock,
-    truncate: bool,
-) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) -> Result<Recovered, OpenError> {
     check_is_ours(fs, place)?;
     let lock = fs.lock(LOCK_FILE).map_err(|source| {
         if source.kind() == io::ErrorKind::WouldBlock {
@@ -101,6 +94,8 @@ pub(crate) fn recover(
     })?;
     let (store_id, is_new) = open_store(fs, place, seed, clock)?;
     let mut report = RecoveryReport { is_new, ..RecoveryReport::default() };
+    // One sync below covers both names, so a crash may have kept the file and lost the folder, while nothing was in it.
+    fs.create_dir(WAL_DIR).map_err(io_error("create", WAL_DIR))?;
     let scan = Scan::read(fs, &store_id)?;
 
     let (checkpoint, loaded) = open_checkpoint(fs, &scan, &mut report)?;
@@ -118,11 +113,12 @@ pub(crate) fn recover(
         replay.add_tails(&topic);
     }
 
-    let files = SegmentFiles::default();
     let mut end_lsn = 0;
     let mut durable_lsn = mark.durable_lsn;
+    let mut unused = Vec::new();
     for (at, segment) in scan.segments.iter().enumerate() {
-        let bytes = segment.read()?;
+        let file = fs.open(&segment.path).map_err(io_error("open", &segment.path))?;
+        let bytes = segment.read(&*file)?;
         report.segments += 1;
         report.log_bytes += bytes.len() as u64;
         let next = scan.segments.get(at + 1);
@@ -134,10 +130,9 @@ pub(crate) fn recover(
                 return Err(segment.damaged(found.end_lsn, next.header.prev_end_lsn, found.stopped));
             }
             Some(_) => {
-                // This one is never written again: give back what it did not use.
                 let used = align(segment.position(found.end_lsn), BLOCK_BYTES);
-                if truncate && used < segment.bytes {
-                    segment.file.set_size(used).map_err(io_error("shorten", &segment.path))?;
+                if used < segment.bytes {
+                    unused.push((segment, used));
                 }
             }
             None => {
@@ -149,22 +144,23 @@ pub(crate) fn recover(
                 if durable_lsn > found.end_lsn {
                     return Err(segment.damaged(found.end_lsn, durable_lsn, found.stopped));
                 }
+                // A process that was killed leaves what it wrote in the page cache. It was read here, so it becomes part of
+                // the log, and must be as durable as everything else before anyone sees it or anything is built on it.
+                file.sync_data(SyncSite::Found).map_err(io_error("sync", &segment.path))?;
             }
         }
-        files.insert(segment.header.segment, segment.file.clone());
     }
     if durable_lsn > end_lsn {
         let what = "the segments of the log that hold it are missing".to_owned();
         return Err(OpenError::Damaged { file: format!("{place}/{WAL_DIR}"), from: end_lsn, to: durable_lsn, what });
     }
 
-    // A process that was killed leaves what it wrote in the page cache. It was read here, so it becomes part of the log,
-    // and must be as durable as everything else before anyone sees it or anything is built on it.
-    if let Some(last) = scan.segments.last() {
-        last.file.sync_data(SyncSite::Found).map_err(io_error("sync", &last.path))?;
-    }
-    for dir in ["", WAL_DIR] {
-        fs.sync_dir(dir, SyncSite::FoundNames).map_err(io_error("sync", if dir.is_empty() { place } else { dir }))?;
+    fs.sync_dir("", SyncSite::StoreName).map_err(io_error("sync", place))?;
+    // Segments that have a successor are never written again. They give back what they did not use, now that the successor
+    // is certain to stay.
+    for (segment, used) in unused {
+        let file = fs.open(&segment.path).map_err(io_error("open", &segment.path))?;
+        file.set_size(used).map_err(io_error("shorten", &segment.path))?;
     }
 
     let Replay { state, dirty, tables, tails, last_wall_us, replayed, .. } = replay;
@@ -180,7 +176,6 @@ pub(crate) fn recover(
         tables,
         checkpoint,
         tails,
-        files,
         end_lsn,
         checkpoint_lsn: mark.applied_lsn,
         epoch: scan.segments.iter().map(|segment| segment.header.context.epoch).fold(mark.epoch, u32::max),
@@ -235,9 +230,8 @@ fn open_store(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) -> Result<
             let low = xxhash_rust::xxh3::xxh3_64_with_seed(&high.to_le_bytes(), seed);
             let id = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
             let text = format!("nodata store\nformat {STORE_FORMAT}\nid {:032x}\n", u128::from_be_bytes(id));
-            fs.create_dir(WAL_DIR).map_err(io_error("create", WAL_DIR))?;
-            let sites = (SyncSite::StoreFile, SyncSite::StoreName);
-            fs::write_file(fs, "", STORE_FILE, text.as_bytes(), sites).map_err(|source| match source.kind() {
+            let written = fs::write_unnamed_file(fs, "", STORE_FILE, text.as_bytes(), SyncSite::StoreFile);
+            written.map_err(|source| match source.kind() {
                 io::ErrorKind::StorageFull => OpenError::DiskFull { place: place.to_owned(), bytes: text.len() as u64 },
                 _ => OpenError::Io { doing: "write", place: format!("{place}/{STORE_FILE}"), source },
             })?;
@@ -261,7 +255,17 @@ fn open_checkpoint(
     let file = crate::checkpoint::CHECKPOINT_FILE;
     let starts_at_zero = scan.segments.first().is_none_or(|first| first.header.base_lsn == 0);
     let what = match open() {
-        Ok((checkpoint, Some(loaded))) => return Ok((checkpoint, Some(loaded))),
+        Ok((checkpoint, Some((mark, state)))) => {
+            let first = scan.segments.first().map_or(mark.start_lsn, |first| first.header.base_lsn);
+            if first != mark.start_lsn {
+                let what = "the segments of the log that hold it are missing".to_owned();
+                return Err(OpenError::Damaged { file: WAL_DIR.to_owned(), from: mark.start_lsn, to: first, what });
+            }
+            return Ok((checkpoint, Some((mark, state))));
+        }
+        Err(CheckpointError::Io(source)) => {
+            return Err(OpenError::Io { doing: "read", place: file.to_owned(), source });
+        }
         Ok((checkpoint, None)) if starts_at_zero => return Ok((checkpoint, None)),
         Ok((_, None)) => "it is empty".to_owned(),
         Err(error) => error.to_string(),
@@ -280,14 +284,13 @@ fn open_checkpoint(
 struct SegmentOnDisk {
     header: SegmentHeader,
     path: String,
-    file: Arc<dyn FsFile>,
     bytes: u64,
 }
 
 impl SegmentOnDisk {
-    fn read(&self) -> Result<Bytes, OpenError> {
+    fn read(&self, file: &dyn FsFile) -> Result<Bytes, OpenError> {
         let mut bytes = vec![0; self.bytes as usize];
-        fs::read_exact_at(&*self.file, &mut bytes, 0).map_err(io_error("read", &self.path))?;
+        fs::read_exact_at(file, &mut bytes, 0).map_err(io_error("read", &self.path))?;
         Ok(bytes.into())
     }
 
@@ -342,6 +345,11 @@ impl Scan {
                 SegmentStart::Header(header) => header,
                 // The power went between naming it and writing to it. Nobody was told about anything in it.
                 SegmentStart::Unused if is_last => {
+                    let before = scan.segments.last().map_or(0, |last| last.header.segment);
+                    if before + 1 != segment {
+                        let what = "it is missing, but the one after it was begun".to_owned();
+                        return Err(OpenError::Damaged { file: segment_path(before + 1), from: 0, to: bytes, what });
+                    }
                     let spare = spare_path(scan.next_spare);
                     scan.next_spare += 1;
                     fs.rename(&path, &spare).map_err(io_error("rename", &path))?;
@@ -365,7 +373,12 @@ impl Scan {
                 let what = format!("it does not follow {}", previous.path);
                 return Err(OpenError::Damaged { file: missing, from: 0, to: bytes, what });
             }
-            scan.segments.push(SegmentOnDisk { header, path, file, bytes });
+            scan.segments.push(SegmentOnDisk { header, path, bytes });
+        }
+        if let Some(last) = scan.segments.last().filter(|last| last.bytes < last.header.bytes) {
+            let what = format!("the file has {} bytes, it had {}", last.bytes, last.header.bytes);
+            let file = last.path.clone();
+            return Err(OpenError::Damaged { file, from: last.bytes, to: last.header.bytes, what });
         }
         Ok(scan)
     }

@@ -12,7 +12,7 @@ pub const SEGMENT_HEADER_BYTES: u64 = 4096;
 const MAGIC: [u8; 8] = *b"NDWAL\0\0\x01";
 const VERSION: u32 = 1;
 /// Bytes that the checksum covers, and where it stands.
-const CHECKED_BYTES: usize = 72;
+const CHECKED_BYTES: usize = 80;
 
 /// Names a store, so that a file of another one is noticed.
 pub type StoreId = [u8; 16];
@@ -27,6 +27,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) prev_end_lsn: Lsn,
     pub(crate) context: FrameContext,
     pub(crate) created_us: TimestampUs,
+    /// Bytes of the file. It is shortened only when there is a later segment, so a last one that is shorter was cut.
+    pub(crate) bytes: u64,
 }
 
 /// What the first block of a segment file says.
@@ -52,8 +54,9 @@ impl SegmentHeader {
         out[56..60].copy_from_slice(&self.context.epoch.to_le_bytes());
         out[60..64].copy_from_slice(&self.context.salt.to_le_bytes());
         out[64..72].copy_from_slice(&self.created_us.to_le_bytes());
+        out[72..80].copy_from_slice(&self.bytes.to_le_bytes());
         let crc = crc32c::crc32c(&out[..CHECKED_BYTES]);
-        out[72..76].copy_from_slice(&crc.to_le_bytes());
+        out[80..84].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
@@ -88,6 +91,7 @@ impl SegmentHeader {
             prev_end_lsn: u64_at(48),
             context: FrameContext { epoch: u32_at(56), salt: u32_at(60) },
             created_us: u64_at(64) as TimestampUs,
+            bytes: u64_at(72),
         })
     }
 }
@@ -127,6 +131,7 @@ mod tests {
             prev_end_lsn: (1 << 40) - 8,
             context: FrameContext { epoch: 3, salt: 4 },
             created_us: -5,
+            bytes: 64 << 20,
         }
     }
 

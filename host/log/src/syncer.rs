@@ -8,7 +8,7 @@ use crate::embedded::Shared;
 use crate::engine::AckLevel;
 use crate::error::LogError;
 use crate::event::TimestampUs;
-use crate::frame::{FRAME_HEADER_BYTES, FrameContext, Group, Lsn, Op, OpSpan, Stamp};
+use crate::frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameContext, Group, Lsn, Op, OpSpan, Stamp};
 use crate::fs::{FsFile, SyncSite, write_all_at};
 use crate::limits::{FRAME_BYTES_MAX, GROUP_BYTES_MAX};
 use crate::recovery::Spare;
@@ -89,11 +89,19 @@ impl Syncer {
 
     /// Begins the next segment in this file. It holds nothing before its first group is written.
     pub(crate) fn begin_segment(&mut self, shared: &Shared, spare: Spare) -> io::Result<()> {
-        let number = self.next_segment;
+        let number = match self.segment.take() {
+            // Nothing was written to the last one: what came first did not fit. A segment that stays empty would look like
+            // damage later, so this one takes its place and number.
+            Some(ActiveSegment { number, file, bytes, header: Some(_), .. }) => {
+                shared.give_back(&segment_path(number), file, bytes)?;
+                number
+            }
+            _ => self.next_segment,
+        };
         let path = segment_path(number);
         shared.fs.rename(&spare.path, &path)?;
         shared.fs.sync_dir(WAL_DIR, SyncSite::SegmentName)?;
-        let base_lsn = self.end_lsn.next_multiple_of(crate::frame::BLOCK_BYTES);
+        let base_lsn = self.end_lsn.next_multiple_of(BLOCK_BYTES);
         let salt = xxhash_rust::xxh3::xxh3_64_with_seed(&number.to_le_bytes(), self.seed) as u32;
         let context = FrameContext { epoch: self.epoch, salt };
         let header = SegmentHeader {
@@ -103,8 +111,8 @@ impl Syncer {
             prev_end_lsn: self.end_lsn,
             context,
             created_us: shared.clock.now_us(),
+            bytes: spare.bytes,
         };
-        shared.files.insert(number, spare.file.clone());
         self.next_segment = number + 1;
         self.segment = Some(ActiveSegment {
             number,
@@ -115,8 +123,12 @@ impl Syncer {
             written: SEGMENT_HEADER_BYTES,
             header: Some(header),
         });
-        shared.note_space(self.left(), None);
+        shared.note_space(self.left());
         Ok(())
+    }
+
+    pub(crate) fn is_marked(&self) -> bool {
+        self.is_marked
     }
 
     fn left(&self) -> u64 {
@@ -142,10 +154,14 @@ impl Syncer {
     }
 
     /// Writes an empty group that says that the one before it is durable, so that damage to that one is noticed at the next
-    /// start. Does nothing if the last group was one, or if there is no space.
+    /// start. Does nothing if the last group was one, or if there is no space on the disk.
     pub(crate) fn mark(&mut self, shared: &Shared) -> io::Result<()> {
-        if self.is_marked || self.left() < 2 * crate::frame::BLOCK_BYTES {
+        if self.is_marked {
             return Ok(());
+        }
+        if self.left() < BLOCK_BYTES {
+            let Some(spare) = shared.take_spare(SEGMENT_HEADER_BYTES + BLOCK_BYTES)? else { return Ok(()) };
+            self.begin_segment(shared, spare)?;
         }
         self.write(shared, Vec::new())?;
         self.is_marked = true;
@@ -197,7 +213,7 @@ impl Syncer {
                 .map(move |(op, span)| DurableOp { op, place: place_of(number, at, span) })
         });
         shared.publish(ops.collect(), wall_us, self.end_lsn, bytes);
-        shared.note_space(left, None);
+        shared.note_space(left);
         waiters.into_iter().for_each(|mut waiter| waiter.tell(Ok(())));
         Ok(())
     }

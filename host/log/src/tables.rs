@@ -41,8 +41,9 @@ pub(crate) struct Tables {
     current: Overlay,
     current_bytes: u64,
     /// On its way into the checkpoint.
-    flushing: Option<Arc<Overlay>>,
-    /// Deployments that are gone since the last checkpoint.
+    flushing: Option<Flush>,
+    /// Deployments that are gone since the last checkpoint was begun: whatever is older than `current` is not theirs any
+    /// more.
     forgotten: Vec<OwnerId>,
 }
 
@@ -83,8 +84,9 @@ impl Tables {
     pub(crate) fn begin_flush(&mut self) -> Flush {
         let overlay = Arc::new(std::mem::take(&mut self.current));
         self.current_bytes = 0;
-        self.flushing = Some(overlay.clone());
-        Flush { overlay, forgotten: std::mem::take(&mut self.forgotten) }
+        let flush = Flush { overlay, forgotten: std::mem::take(&mut self.forgotten) };
+        self.flushing = Some(flush.clone());
+        flush
     }
 
     /// The checkpoint has it.
@@ -95,24 +97,39 @@ impl Tables {
     /// The checkpoint failed: take it back, under what came since.
     pub(crate) fn undo_flush(&mut self, flush: Flush) {
         self.flushing = None;
+        let forgotten: Vec<Vec<u8>> = self.forgotten.iter().map(|owner| owner_prefix(*owner)).collect();
         for (key, value) in flush.overlay.iter() {
+            if forgotten.iter().any(|prefix| key.starts_with(prefix)) {
+                continue;
+            }
             self.current_bytes += (key.len() + value.as_ref().map_or(0, Bytes::len)) as u64;
             self.current.entry(key.clone()).or_insert_with(|| value.clone());
         }
-        for owner in flush.forgotten {
-            self.forget(owner);
-        }
+        self.forgotten.extend(flush.forgotten);
+    }
+
+    /// What is on its way into the checkpoint, as far as it is still the owner's.
+    fn flushing(&self, owner: OwnerId) -> Option<&Flush> {
+        self.flushing.as_ref().filter(|_| !self.forgotten.contains(&owner))
+    }
+
+    /// Whether what the checkpoint has of an owner is not the owner's any more.
+    fn hides_stored(&self, owner: OwnerId) -> bool {
+        self.forgotten.contains(&owner)
+            || self.flushing.as_ref().is_some_and(|flushing| flushing.forgotten.contains(&owner))
     }
 
     /// `None`: the checkpoint knows. `Some(None)`: there is none.
-    pub(crate) fn get(&self, key: &[u8]) -> Option<Option<Bytes>> {
-        self.current.get(key).or_else(|| self.flushing.as_ref().and_then(|flushing| flushing.get(key))).cloned()
+    pub(crate) fn get(&self, owner: OwnerId, key: &[u8]) -> Option<Option<Bytes>> {
+        let newer = self.current.get(key).or_else(|| self.flushing(owner)?.overlay.get(key));
+        newer.cloned().or_else(|| self.hides_stored(owner).then_some(None))
     }
 
     /// Entries of a table, newest first where a key is in several places. `stored` are those of the checkpoint from the
     /// start of the scan on.
     pub(crate) fn scan<E>(
         &self,
+        owner: OwnerId,
         prefix: &[u8],
         scan: &StateScan,
         stored: impl Iterator<Item = Result<(Vec<u8>, Bytes), E>>,
@@ -127,10 +144,10 @@ impl Tables {
         }
         let range = (Bound::Included(start), end.clone().map_or(Bound::Unbounded, Bound::Excluded));
         let empty = Overlay::new();
-        let flushing = self.flushing.as_deref().unwrap_or(&empty);
+        let flushing = self.flushing(owner).map_or(&empty, |flushing| &*flushing.overlay);
         let mut current = self.current.range(range.clone()).peekable();
         let mut flushing = flushing.range(range).peekable();
-        let mut stored = stored.peekable();
+        let mut stored = stored.take(if self.hides_stored(owner) { 0 } else { usize::MAX }).peekable();
         let mut found = Vec::new();
         let mut bytes = 0;
         while found.len() < scan.count_max && (bytes < scan.bytes_max || found.is_empty()) {
@@ -240,7 +257,7 @@ mod tests {
                 count_max,
                 bytes_max: usize::MAX,
             };
-            let found = tables.scan(&prefix, &scan, stored).unwrap();
+            let found = tables.scan(task().owner, &prefix, &scan, stored).unwrap();
             let expected: Vec<(Bytes, Bytes)> = model
                 .into_iter()
                 .filter(|(key, _)| *key >= start && end.is_none_or(|end| *key < end))
@@ -259,7 +276,7 @@ mod tests {
             tables.apply(task(), &change(&newest));
             let prefix = table_prefix(task(), &table());
             let read = |tables: &Tables| {
-                (0..20u8).map(|key| tables.get(&[prefix.as_slice(), &[key]].concat())).collect::<Vec<_>>()
+                (0..20u8).map(|key| tables.get(task().owner, &[prefix.as_slice(), &[key]].concat())).collect::<Vec<_>>()
             };
             let before = read(&tables);
             tables.undo_flush(flush);
@@ -281,11 +298,16 @@ mod tests {
         tables.apply(task(), &change(&vec![(1, Some(1))]));
         tables.apply(other, &change(&vec![(1, Some(2))]));
         tables.forget(OwnerId(1));
-        assert_eq!(tables.get(&[table_prefix(task(), &table()).as_slice(), &[1]].concat()), None);
-        assert_eq!(
-            tables.get(&[table_prefix(other, &table()).as_slice(), &[1]].concat()),
-            Some(Some(Bytes::from_static(&[2])))
-        );
-        assert_eq!(tables.begin_flush().forgotten, [OwnerId(1)]);
+        let get = |tables: &Tables, task: TaskKey| {
+            tables.get(task.owner, &[table_prefix(task, &table()).as_slice(), &[1]].concat())
+        };
+        assert_eq!(get(&tables, task()), Some(None), "whatever the checkpoint says");
+        assert_eq!(get(&tables, other), Some(Some(Bytes::from_static(&[2]))));
+        let flush = tables.begin_flush();
+        assert_eq!(flush.forgotten, [OwnerId(1)]);
+        assert_eq!(get(&tables, task()), Some(None), "while the checkpoint is written");
+        tables.apply(task(), &change(&vec![(1, Some(3))]));
+        tables.undo_flush(flush);
+        assert_eq!(get(&tables, task()), Some(Some(Bytes::from_static(&[3]))));
     }
 }

@@ -7,12 +7,12 @@ use crate::engine::{Bounds, Chunk, Offsets, ReadLimits, StoredBatch};
 use crate::error::LogError;
 use crate::event::TimestampUs;
 use crate::frame::{self, OpSpan};
-use crate::fs::{FsFile, read_exact_at};
+use crate::fs::{Fs, FsFile, read_exact_at};
 use crate::limits::READ_GAP_BYTES;
 use crate::segment::segment_path;
 use crate::topic::{Offset, Tp};
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use tokio::sync::watch;
 
@@ -235,20 +235,32 @@ fn read_runs(tp: Tp, runs: &[DiskRun], files: &SegmentFiles) -> Result<Vec<Vec<S
         .collect()
 }
 
-/// The segment files, open for reading.
-#[derive(Default)]
+/// Segment files that are held open for readers.
+const OPEN_SEGMENTS_MAX: usize = 64;
+
+/// The segment files, opened when they are read.
 pub(crate) struct SegmentFiles {
-    files: RwLock<HashMap<u64, Arc<dyn FsFile>>>,
+    fs: Arc<dyn Fs>,
+    open: Mutex<VecDeque<(u64, Arc<dyn FsFile>)>>,
 }
 
 impl SegmentFiles {
-    pub(crate) fn insert(&self, segment: u64, file: Arc<dyn FsFile>) {
-        self.files.write().unwrap_or_else(PoisonError::into_inner).insert(segment, file);
+    pub(crate) fn new(fs: Arc<dyn Fs>) -> Self {
+        Self { fs, open: Mutex::default() }
     }
 
+    /// The file of a segment. The one that was opened longest ago is closed for it if there are too many.
     fn get(&self, segment: u64) -> std::io::Result<Arc<dyn FsFile>> {
-        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
-        files.get(&segment).cloned().ok_or_else(|| std::io::ErrorKind::NotFound.into())
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, file)) = open.iter().find(|(number, _)| *number == segment) {
+            return Ok(file.clone());
+        }
+        let file = self.fs.open(&segment_path(segment))?;
+        if open.len() >= OPEN_SEGMENTS_MAX {
+            open.pop_front();
+        }
+        open.push_back((segment, file.clone()));
+        Ok(file)
     }
 }
 

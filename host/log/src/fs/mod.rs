@@ -14,21 +14,19 @@ use std::sync::Arc;
 pub enum SyncSite {
     /// The content of the file that names the store.
     StoreFile,
-    /// The name of the file that names the store, and of the folders beside it.
+    /// The names in the root of a store, at every start: the process that made them may have been killed before its sync.
     StoreName,
     /// A group of transactions, before anyone is told about it.
     Group,
+    /// The size of a file that is ready to become a segment: a segment that is shorter than its header says was cut.
+    Spare,
     /// The name of a segment, before the first group in it is acknowledged.
     SegmentName,
     /// What a start found in the last segment: it may be in the page cache only, written by a process that was killed
     /// before its sync.
     Found,
-    /// The names that a start found, likewise.
-    FoundNames,
     /// The checkpoint database, which orders its own writes with it.
     Checkpoint,
-    /// The name of the checkpoint database.
-    CheckpointName,
     /// A file that is written whole and then given its name.
     WholeFile,
     /// The name of a file that was written whole.
@@ -140,7 +138,13 @@ pub fn read_file(fs: &dyn Fs, path: &str) -> io::Result<Vec<u8>> {
 
 /// Writes a whole file so that after a crash it is there whole or not at all: under another name first, synced, then
 /// renamed, and the folder synced. A file of that name is replaced.
-pub fn write_file(fs: &dyn Fs, dir: &str, name: &str, bytes: &[u8], sites: (SyncSite, SyncSite)) -> io::Result<()> {
+pub fn write_file(fs: &dyn Fs, dir: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    write_unnamed_file(fs, dir, name, bytes, SyncSite::WholeFile)?;
+    fs.sync_dir(dir, SyncSite::WholeFileName)
+}
+
+/// As [`write_file`], for someone who syncs the folder later.
+pub(crate) fn write_unnamed_file(fs: &dyn Fs, dir: &str, name: &str, bytes: &[u8], site: SyncSite) -> io::Result<()> {
     let path = |name: &str| if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
     let unfinished = path(&format!("{name}.tmp"));
     match fs.remove(&unfinished) {
@@ -150,9 +154,8 @@ pub fn write_file(fs: &dyn Fs, dir: &str, name: &str, bytes: &[u8], sites: (Sync
     let file = fs.create(&unfinished)?;
     let write = || {
         write_all_at(&*file, &mut [IoSlice::new(bytes)], 0)?;
-        file.sync_data(sites.0)
+        file.sync_data(site)
     };
     write().inspect_err(|_| drop(fs.remove(&unfinished)))?;
-    fs.rename(&unfinished, &path(name))?;
-    fs.sync_dir(dir, sites.1)
+    fs.rename(&unfinished, &path(name))
 }

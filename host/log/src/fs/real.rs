@@ -161,6 +161,6 @@ impl FsFile for RealFile {
             }
             other => other?,
         }
-        self.file.sync_all()
+        Ok(())
     }
 }

@@ -3,7 +3,9 @@
 //! Every file has what its users see and what the platter holds. A write goes to the first and waits, cut into sectors,
 //! for a sync to reach the second. [`SimulatedFs::crash`] keeps an arbitrary part of what waits: any subset of the
 //! sectors in any order, so that a later write may survive an earlier one, and any subset of the names that were made,
-//! changed or removed since their folder was synced. That is more than any disk does and all that one may do.
+//! changed or removed since their folder was synced. That is more than any disk does and all that one may do. Two things
+//! are taken for granted, as every file system with a journal grants them: a file gets another name at once or not at all,
+//! and the names of one file change in order.
 
 use super::{Entry, Fs, FsFile, SyncSite};
 use std::collections::BTreeMap;
@@ -25,7 +27,7 @@ struct Disk {
     names: BTreeMap<String, Option<Inode>>,
     durable_names: BTreeMap<String, Option<Inode>>,
     /// Changes of names that no sync has covered, in order.
-    pending_names: Vec<(String, Option<Option<Inode>>)>,
+    pending_names: Vec<NameChange>,
     next_inode: Inode,
     locked: bool,
     chance: Chance,
@@ -40,6 +42,32 @@ struct File {
     seen: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Pending>,
+}
+
+/// A name that is made, changed or removed.
+#[derive(Debug, Clone)]
+struct NameChange {
+    /// What it was called, if it is not any more.
+    from: Option<String>,
+    /// What it is called, if it has a name.
+    to: Option<String>,
+    /// `None` for a folder.
+    inode: Option<Inode>,
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, Option<Inode>>) {
+        if let Some(from) = &self.from {
+            names.remove(from);
+        }
+        if let Some(to) = &self.to {
+            names.insert(to.clone(), self.inode);
+        }
+    }
+
+    fn dir(&self) -> &str {
+        self.to.as_ref().or(self.from.as_ref()).map_or("", |path| parent(path))
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -132,12 +160,10 @@ impl Disk {
         }
     }
 
-    fn name(&mut self, path: &str, entry: Option<Option<Inode>>) {
-        match entry {
-            Some(entry) => self.names.insert(path.to_owned(), entry),
-            None => self.names.remove(path),
-        };
-        self.pending_names.push((path.to_owned(), entry));
+    fn change_name(&mut self, from: Option<&str>, to: Option<&str>, inode: Option<Inode>) {
+        let change = NameChange { from: from.map(str::to_owned), to: to.map(str::to_owned), inode };
+        change.apply(&mut self.names);
+        self.pending_names.push(change);
     }
 
     fn inode(&self, path: &str) -> io::Result<Inode> {
@@ -191,12 +217,13 @@ impl SimulatedFs {
         let mut chance = Chance::new(crash.seed);
         // Now and then everything survives, or nothing does.
         let keep_percent = [0, 10, 50, 90, 100][chance.below(5) as usize];
-        for (path, entry) in std::mem::take(&mut disk.pending_names) {
-            if chance.percent(keep_percent) {
-                match entry {
-                    Some(entry) => disk.durable_names.insert(path, entry),
-                    None => disk.durable_names.remove(&path),
-                };
+        let mut lost = Vec::new();
+        for change in std::mem::take(&mut disk.pending_names) {
+            let comes_after_a_lost_one = change.inode.is_some() && lost.contains(&change.inode);
+            if !comes_after_a_lost_one && chance.percent(keep_percent) {
+                change.apply(&mut disk.durable_names);
+            } else {
+                lost.push(change.inode);
             }
         }
         disk.names = disk.durable_names.clone();
@@ -289,11 +316,10 @@ fn site_name(site: SyncSite) -> &'static str {
         SyncSite::StoreFile => "store file",
         SyncSite::StoreName => "store name",
         SyncSite::Group => "group",
+        SyncSite::Spare => "spare",
         SyncSite::SegmentName => "segment name",
         SyncSite::Found => "found",
-        SyncSite::FoundNames => "found names",
         SyncSite::Checkpoint => "checkpoint",
-        SyncSite::CheckpointName => "checkpoint name",
         SyncSite::WholeFile => "whole file",
         SyncSite::WholeFileName => "whole file name",
     }
@@ -338,7 +364,7 @@ impl Fs for SimulatedFs {
         let inode = disk.next_inode;
         disk.next_inode += 1;
         disk.files.insert(inode, File::default());
-        disk.name(path, Some(Some(inode)));
+        disk.change_name(None, Some(path), Some(inode));
         Ok(Arc::new(SimulatedFile { fs: self.clone(), inode }))
     }
 
@@ -346,16 +372,15 @@ impl Fs for SimulatedFs {
         let mut disk = self.disk();
         disk.enter()?;
         let inode = disk.inode(from)?;
-        disk.name(to, Some(Some(inode)));
-        disk.name(from, None);
+        disk.change_name(Some(from), Some(to), Some(inode));
         Ok(())
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let mut disk = self.disk();
         disk.enter()?;
-        disk.inode(path)?;
-        disk.name(path, None);
+        let inode = disk.inode(path)?;
+        disk.change_name(Some(path), None, Some(inode));
         Ok(())
     }
 
@@ -380,7 +405,7 @@ impl Fs for SimulatedFs {
         let mut disk = self.disk();
         disk.enter()?;
         if !disk.names.contains_key(dir) {
-            disk.name(dir, Some(None));
+            disk.change_name(None, Some(dir), None);
         }
         Ok(())
     }
@@ -396,15 +421,10 @@ impl Fs for SimulatedFs {
             return Ok(());
         }
         let disk = &mut *disk;
-        let (covered, rest) =
-            std::mem::take(&mut disk.pending_names).into_iter().partition(|(path, _)| parent(path) == dir);
+        let (covered, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut disk.pending_names).into_iter().partition(|change| change.dir() == dir);
         disk.pending_names = rest;
-        for (path, entry) in covered {
-            match entry {
-                Some(entry) => disk.durable_names.insert(path, entry),
-                None => disk.durable_names.remove(&path),
-            };
-        }
+        covered.iter().for_each(|change| change.apply(&mut disk.durable_names));
         Ok(())
     }
 }

@@ -1,0 +1,285 @@
+//! A random user of the log, and what became of what it asked for.
+
+use crate::model::{Asked, Model, OWNERS, PRODUCERS, TABLE, dump, now, read_all};
+use bytes::Bytes;
+use nodata_log::fs::Fs;
+use nodata_log::fs::simulated::{Chance, SimulatedFs};
+use nodata_log::{
+    AckLevel, Append, Batch, Clock, EmbeddedLog, Event, Expect, Log, LogError, MetadataStore, Name, OpenError, Options,
+    OwnerId, Pending, ProducerId, ProducerRange, StateChange, TaskKey, TimestampUs, TopicConfig, Tp, Transaction,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// A clock that is turned by whoever looks at it.
+#[derive(Debug, Default)]
+pub(crate) struct TurnedClock(AtomicI64);
+
+impl Clock for TurnedClock {
+    fn now_us(&self) -> TimestampUs {
+        self.0.fetch_add(1000, Ordering::Relaxed)
+    }
+}
+
+pub(crate) fn options(seed: u64) -> Options {
+    Options {
+        // A few groups fill one, so that every run rolls over several times.
+        segment_bytes: 48 << 10,
+        first_segment_bytes: 24 << 10,
+        ring_bytes: 4 << 10,
+        on_failure: Arc::new(|_| {}),
+        ..Options::new(seed)
+    }
+}
+
+pub(crate) fn open(fs: &SimulatedFs, seed: u64) -> Result<EmbeddedLog, OpenError> {
+    let fs: Arc<dyn Fs> = Arc::new(fs.clone());
+    EmbeddedLog::open(options(seed), "sim", fs, Arc::new(TurnedClock::default())).map(|(log, _)| log)
+}
+
+/// What was asked for, in order, and how much of it is safe.
+#[derive(Default)]
+pub(crate) struct History {
+    /// The sum of what is known to be in the log.
+    pub(crate) base: Model,
+    /// What was asked for since.
+    pub(crate) asked: Vec<Asked>,
+    /// How many of those were acknowledged, or seen by anyone.
+    pub(crate) safe: usize,
+    /// What was answered at once and may be lost.
+    pending: Vec<(usize, Pending<()>)>,
+    /// The sum of everything that was asked for.
+    pub(crate) ahead: Model,
+    values: u64,
+}
+
+impl History {
+    /// Remembers what was asked for, in the order of the log.
+    fn ask<T: 'static>(&mut self, asked: Asked, ack: AckLevel, pending: Pending<T>) {
+        self.ahead.apply(&asked);
+        self.asked.push(asked);
+        if ack == AckLevel::Durable {
+            let pending: Pending<()> = Box::pin(async move { pending.await.map(|_| ()) });
+            self.pending.push((self.asked.len(), pending));
+        }
+    }
+
+    /// Looks which acknowledgements have come.
+    pub(crate) fn collect(&mut self) {
+        let mut waiting = Vec::new();
+        for (count, mut pending) in std::mem::take(&mut self.pending) {
+            match now(&mut pending) {
+                Some(Ok(())) => self.safe = self.safe.max(count),
+                Some(Err(LogError::Failed { .. })) => {}
+                Some(Err(other)) => panic!("{other}"),
+                None => waiting.push((count, pending)),
+            }
+        }
+        self.pending = waiting;
+    }
+
+    /// The log must be the sum of a prefix that holds everything safe. It becomes the new base.
+    pub(crate) fn check(&mut self, log: &EmbeddedLog, context: &str) {
+        let found = dump(log).unwrap_or_else(|error| panic!("{context}: {error}"));
+        let mut model = self.base.clone();
+        for (count, asked) in self.asked.iter().enumerate() {
+            if count >= self.safe && model.dump() == found {
+                self.settle(model);
+                return;
+            }
+            model.apply(asked);
+        }
+        if model.dump() == found {
+            self.settle(model);
+            return;
+        }
+        let mut safe = self.base.clone();
+        self.asked[..self.safe].iter().for_each(|asked| safe.apply(asked));
+        panic!(
+            "{context}: the log is no prefix of what was asked for that holds what is safe ({} of {})\nfound:\n{found}\nsafe:\n{}\nall:\n{}",
+            self.safe,
+            self.asked.len(),
+            safe.dump(),
+            model.dump()
+        );
+    }
+
+    fn settle(&mut self, model: Model) {
+        self.base = model.clone();
+        self.ahead = model;
+        self.asked.clear();
+        self.pending.clear();
+        self.safe = 0;
+    }
+}
+
+/// Does one random thing. `Err`: the log ended, as it does when the disk fails.
+pub(crate) fn step(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) -> Result<(), ()> {
+    let by_hand = log.by_hand();
+    match chance.below(100) {
+        0..35 => append(log, history, chance),
+        35..50 => commit(log, history, chance),
+        50..75 => {
+            by_hand.write_group().map_err(|_| ())?;
+            history.collect();
+        }
+        75..83 => by_hand.prepare(),
+        83..86 => drop(by_hand.checkpoint()),
+        86..88 => by_hand.mark().map_err(|_| ())?,
+        88..92 => see(log, history, chance),
+        92..96 => meta(log, history, chance),
+        96 => forget(log, history, chance),
+        _ => topic(log, history, chance),
+    }
+    Ok(())
+}
+
+fn pick_partition(history: &History, chance: &mut Chance) -> Option<Tp> {
+    let partitions: Vec<Tp> = history.ahead.partitions().collect();
+    (!partitions.is_empty()).then(|| partitions[chance.below(partitions.len() as u64) as usize])
+}
+
+fn values(history: &mut History, chance: &mut Chance) -> Vec<String> {
+    let count = 1 + chance.below(4);
+    (0..count)
+        .map(|_| {
+            history.values += 1;
+            // Some are as large as several blocks, so that groups tear inside a batch.
+            let size = [3, 40, 700, 9000][chance.below(4) as usize];
+            format!("{}.{}", history.values, "v".repeat(chance.below(size) as usize))
+        })
+        .collect()
+}
+
+fn batch(values: &[String]) -> Batch {
+    let events: Vec<Event> = values.iter().map(|value| Event::new(value.clone())).collect();
+    Batch::from_events(&events, 7).unwrap()
+}
+
+/// Events for one to three partitions, no partition twice.
+fn appends(history: &mut History, chance: &mut Chance) -> Vec<(Tp, Vec<String>)> {
+    let mut appends: Vec<(Tp, Vec<String>)> = Vec::new();
+    for _ in 0..1 + chance.below(3) {
+        if let Some(tp) = pick_partition(history, chance)
+            && appends.iter().all(|(at, _)| *at != tp)
+        {
+            appends.push((tp, values(history, chance)));
+        }
+    }
+    appends
+}
+
+fn batches(appends: &[(Tp, Vec<String>)]) -> Vec<(Tp, Batch)> {
+    appends.iter().map(|(tp, values)| (*tp, batch(values))).collect()
+}
+
+fn append(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
+    let appends = appends(history, chance);
+    if appends.is_empty() {
+        return topic(log, history, chance);
+    }
+    let ack = [AckLevel::Durable, AckLevel::Durable, AckLevel::Written, AckLevel::None][chance.below(4) as usize];
+    let producer = chance.percent(40).then(|| {
+        let producer = PRODUCERS.start + chance.below(PRODUCERS.end - PRODUCERS.start);
+        (producer, history.ahead.next_of_producer(producer))
+    });
+    let range =
+        producer.map(|(producer, first)| ProducerRange { producer: ProducerId(producer), epoch: 0, first, count: 1 });
+    let room = now(log.room(1)).unwrap().unwrap();
+    match log.append(Append { batches: batches(&appends), ack, producer: range, room }) {
+        Ok(pending) => history.ask(Asked::Append { appends, producer }, ack, pending),
+        Err(LogError::DiskFull) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn commit(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
+    let Some(source) = pick_partition(history, chance) else { return };
+    let task = TaskKey { owner: OwnerId(OWNERS.start + chance.below(OWNERS.end - OWNERS.start)), source };
+    let (epoch, next) = history.ahead.task(task);
+    if epoch == 0 || chance.percent(10) {
+        match log.begin_task(task) {
+            Ok(pending) => history.ask(Asked::Begin { task }, AckLevel::Durable, pending),
+            Err(LogError::DiskFull) => {}
+            Err(error) => panic!("{error}"),
+        }
+        return;
+    }
+    let to = next.unwrap_or(0) + chance.below(5);
+    let appends = appends(history, chance);
+    let state: Vec<(String, Option<String>)> = (0..chance.below(4))
+        .map(|n| (format!("k{}", chance.below(6) * 4 + n), chance.percent(80).then(|| chance.below(1000).to_string())))
+        .collect();
+    let entries = state.iter().map(|(key, value)| (Bytes::from(key.clone()), value.clone().map(Bytes::from)));
+    let change = StateChange { table: Name::new(TABLE).unwrap(), entries: entries.collect() };
+    let transaction = Transaction {
+        task,
+        epoch,
+        expect: next,
+        next: to,
+        appends: batches(&appends),
+        state: if state.is_empty() { Vec::new() } else { vec![change] },
+    };
+    match log.commit(transaction) {
+        Ok(pending) => history.ask(Asked::Commit { task, next: to, appends, state }, AckLevel::Durable, pending),
+        Err(LogError::DiskFull) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Reads a partition as anyone may. What is seen must be there for ever.
+fn see(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
+    let Some(tp) = pick_partition(history, chance) else { return };
+    let Ok(seen) = read_all(log, tp) else { return };
+    let mut model = history.base.clone();
+    let mut safe = 0;
+    while model.end(tp) < seen.len() as u64 {
+        model.apply(&history.asked[safe]);
+        safe += 1;
+    }
+    history.safe = history.safe.max(safe);
+}
+
+fn meta(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
+    let key = format!("key{}", chance.below(4));
+    let value = chance.percent(80).then(|| chance.below(1000).to_string());
+    match log.meta_put(&key, Expect::Any, value.clone().map(Bytes::from)) {
+        Ok(pending) => history.ask(Asked::Meta { key, value }, AckLevel::Durable, pending),
+        Err(LogError::DiskFull) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn forget(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
+    let owner = OWNERS.start + chance.below(OWNERS.end - OWNERS.start);
+    match log.forget_owner(OwnerId(owner)) {
+        Ok(pending) => history.ask(Asked::Forget { owner }, AckLevel::Durable, pending),
+        Err(LogError::DiskFull) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn topic(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
+    let name = format!("t{}", chance.below(3));
+    let key = Name::new(&name).unwrap();
+    if history.ahead.topics().any(|(topic, _)| *topic == name) {
+        // Now and then one goes, so that there is one to be made.
+        if chance.percent(20) {
+            match log.delete_topic(&key) {
+                Ok(pending) => history.ask(Asked::Delete { name }, AckLevel::Durable, pending),
+                Err(LogError::DiskFull) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        return;
+    }
+    let partitions = 1 + chance.below(3) as u32;
+    match log.create_topic(key, TopicConfig { partitions, ..TopicConfig::default() }) {
+        Ok(pending) => {
+            let id = history.ahead.next_topic();
+            history.ask(Asked::Topic { name, id, partitions }, AckLevel::Durable, pending);
+        }
+        Err(LogError::DiskFull) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
