@@ -488,11 +488,7 @@ impl<'a> ColumnRef<'a> {
     #[inline]
     fn stored_lens(self, rows: Range<usize>) -> impl Iterator<Item = u32> + Clone + 'a {
         let ends = &self.offsets[rows.start..=rows.end];
-        ends.windows(2).zip(rows).map(
-            move |(pair, row)| {
-                if self.is_valid(row) { pair[1] - pair[0] } else { NULL }
-            },
-        )
+        ends.windows(2).zip(rows).map(move |(pair, row)| if self.is_valid(row) { pair[1] - pair[0] } else { NULL })
     }
 
     fn copy_data(&self, rows: Range<usize>, out: &mut Vec<u8>) {

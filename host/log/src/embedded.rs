@@ -145,6 +145,11 @@ impl EmbeddedLog {
         for Spare { path, .. } in useless {
             fs.remove(&path).map_err(|source| OpenError::Io { doing: "remove", place: path, source })?;
         }
+        for Spare { path, file, .. } in &ready {
+            // The process that made it may have been killed before its sync.
+            let synced = file.sync_data(SyncSite::Spare);
+            synced.map_err(|source| OpenError::Io { doing: "sync", place: path.clone(), source })?;
+        }
         let epoch = found.epoch + 1;
         let room_bytes = options.room_bytes.max(limits::FRAME_BYTES_MAX).min(u64::from(u32::MAX));
         let shared = Arc::new(Shared {
@@ -265,6 +270,11 @@ impl ByHand<'_> {
         if spare_is_missing {
             self.0.prepare(self.0.options.segment_bytes);
         }
+    }
+
+    /// The id of the next topic that is made.
+    pub fn next_topic(&self) -> TopicId {
+        TopicId(self.0.sequencer().state.next_topic)
     }
 
     /// Writes a checkpoint.

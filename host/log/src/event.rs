@@ -73,7 +73,7 @@ impl<'a> EventRef<'a> {
 
     /// The headers, in order.
     pub fn headers(&self) -> Headers<'a> {
-        Headers { rest: self.headers }
+        Headers::new(self.headers)
     }
 
     /// Bytes that count against limits: id, key, value and headers.
@@ -102,6 +102,11 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
+    /// Of these bytes, as [`put_header`] made them.
+    pub fn new(encoded: &'a [u8]) -> Self {
+        Self { rest: encoded }
+    }
+
     fn take(&mut self) -> Option<&'a [u8]> {
         let len = take_varint(&mut self.rest)? as usize;
         let (taken, rest) = self.rest.split_at_checked(len)?;

@@ -1,6 +1,8 @@
 //! What every engine promises, run on the embedded one and on the in-memory model. It branches on `Capabilities` and on
 //! nothing else, and it never computes an offset.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use nodata_log::fs::simulated::{Faults, SimulatedFs};
 use nodata_log::model::ModelLog;

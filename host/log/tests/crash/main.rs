@@ -5,6 +5,8 @@
 //! holds a plain list of what was asked for: it must be the sum of a prefix of that list, and the prefix must hold everything
 //! that was acknowledged and everything that anyone has seen.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod damage;
 mod disk;
 mod model;

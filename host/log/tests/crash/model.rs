@@ -32,7 +32,6 @@ pub(crate) struct Model {
     state: BTreeMap<(TaskKey, String), String>,
     producers: BTreeMap<u64, u64>,
     entries: BTreeMap<String, String>,
-    last_topic: u32,
 }
 
 pub(crate) const TABLE: &str = "table";
@@ -45,7 +44,6 @@ impl Model {
     pub(crate) fn apply(&mut self, asked: &Asked) {
         match asked {
             Asked::Topic { name, id, partitions } => {
-                self.last_topic = *id;
                 self.topics.insert(name.clone(), (*id, *partitions));
                 for partition in 0..*partitions {
                     self.events.entry(Tp { topic: TopicId(*id), partition }).or_default();
@@ -100,11 +98,6 @@ impl Model {
 
     pub(crate) fn next_of_producer(&self, producer: u64) -> u64 {
         self.producers.get(&producer).map_or(0, |last| last + 1)
-    }
-
-    /// Ids are given in order and never twice.
-    pub(crate) fn next_topic(&self) -> u32 {
-        self.last_topic + 1
     }
 
     pub(crate) fn topics(&self) -> impl Iterator<Item = (&String, &(u32, u32))> {

@@ -274,9 +274,10 @@ fn topic(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
         return;
     }
     let partitions = 1 + chance.below(3) as u32;
+    // A topic that was made and deleted before a crash may have used a number without leaving a trace in the model.
+    let id = log.by_hand().next_topic().0;
     match log.create_topic(key, TopicConfig { partitions, ..TopicConfig::default() }) {
         Ok(pending) => {
-            let id = history.ahead.next_topic();
             history.ask(Asked::Topic { name, id, partitions }, AckLevel::Durable, pending);
         }
         Err(LogError::DiskFull) => {}

@@ -1,0 +1,37 @@
+//! How messages become bytes: as protobuf, with buffers of a size that fits.
+
+use prost::Message;
+use std::marker::PhantomData;
+use tonic::codec::{BufferSettings, Codec as TonicCodec};
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+
+/// Bytes of a new buffer. A reader gets whole batches, and growing a buffer copies what is in it.
+const BUFFER_BYTES: usize = 32 << 10;
+
+/// Bytes after which a buffer is handed to the connection.
+const YIELD_BYTES: usize = 32 << 10;
+
+/// Protobuf.
+#[derive(Debug)]
+pub struct Codec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for Codec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: Message + Send + 'static, U: Message + Default + Send + 'static> TonicCodec for Codec<T, U> {
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = ProstDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<T, U>::raw_encoder(BufferSettings::new(BUFFER_BYTES, YIELD_BYTES))
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER_BYTES, YIELD_BYTES))
+    }
+}
