@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     let files: Vec<String> = FILES.iter().map(|file| format!("nodata/v1/{file}.proto")).collect();
     let described = protox::compile(&files, ["."])?;
-    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(out.join("nodata.bin"), prost::Message::encode_to_vec(&described))?;
 
     let mut plain = described;

@@ -7,14 +7,14 @@ pub mod stored; // a `StoredBatch`, written from columns
 
 /// The messages and stubs of whoever calls.
 #[cfg(feature = "client")]
-#[allow(clippy::all, unreachable_pub, reason = "generated")]
+#[allow(clippy::all, clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated")]
 pub mod client {
     tonic::include_proto!("client/nodata.v1");
 }
 
 /// The messages and traits of whoever answers.
 #[cfg(feature = "server")]
-#[allow(clippy::all, unreachable_pub, reason = "generated")]
+#[allow(clippy::all, clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated")]
 pub mod server {
     tonic::include_proto!("server/nodata.v1");
 }

@@ -367,13 +367,13 @@ impl Batch {
 pub struct Lens<'a>(&'a [u8]);
 
 impl<'a> Lens<'a> {
-    fn raw(&self) -> impl ExactSizeIterator<Item = u32> + 'a {
+    fn raw(&self) -> impl ExactSizeIterator<Item = u32> + use<'a> {
         let (chunks, _) = self.0.as_chunks::<4>();
         chunks.iter().map(|chunk| u32::from_le_bytes(*chunk))
     }
 
     /// In order of the rows.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Option<u32>> + 'a {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Option<u32>> + use<'a> {
         self.raw().map(|len| (len != NULL).then_some(len))
     }
 }

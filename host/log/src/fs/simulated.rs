@@ -3,12 +3,12 @@
 //! Every file has what its users see and what the platter holds. A write goes to the first and waits, cut into sectors,
 //! for a sync to reach the second. [`SimulatedFs::crash`] keeps an arbitrary part of what waits: any subset of the
 //! sectors in any order, so that a later write may survive an earlier one, and any subset of the names that were made,
-//! changed or removed since their folder was synced. That is more than any disk does and all that one may do. Two things
-//! are taken for granted, as every file system with a journal grants them: a file gets another name at once or not at all,
-//! and the names of one file change in order.
+//! changed or removed since their folder was synced. That is more than any disk does and all that one may do. Three things
+//! are taken for granted, as every file system with a page cache and a journal grants them: a sector holds what it held at
+//! some moment, a file gets another name at once or not at all, and the names of one file change in order.
 
 use super::{Entry, Fs, FsFile, SyncSite};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -228,6 +228,7 @@ impl SimulatedFs {
         }
         disk.names = disk.durable_names.clone();
         for file in disk.files.values_mut() {
+            let mut behind = BTreeSet::new();
             for pending in std::mem::take(&mut file.pending) {
                 match pending {
                     Pending::Size(size) => {
@@ -240,8 +241,10 @@ impl SimulatedFs {
                         while from < bytes.len() {
                             let sector_end = (at + from) / crash.sector_bytes * crash.sector_bytes + crash.sector_bytes;
                             let to = (sector_end - at).min(bytes.len());
-                            if chance.percent(keep_percent) {
+                            if !behind.contains(&sector_end) && chance.percent(keep_percent) {
                                 overwrite(&mut file.durable, at + from, &bytes[from..to]);
+                            } else {
+                                behind.insert(sector_end);
                             }
                             from = to;
                         }

@@ -106,6 +106,11 @@ impl Batch {
         self.wire.len()
     }
 
+    /// The bytes of a `nodata.v1.EventBatch`.
+    pub fn as_wire(&self) -> &[u8] {
+        &self.wire
+    }
+
     pub(crate) fn into_wire(self) -> Bytes {
         self.wire.freeze()
     }

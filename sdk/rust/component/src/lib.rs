@@ -1,1 +1,45 @@
+#![doc = include_str!("../README.md")]
 
+// What an author writes against.
+mod component; // a component that keeps something
+pub mod config; // what the deployment says
+mod error; // what can go wrong
+mod events; // what a call is given
+pub mod metrics; // numbers about the work
+mod output; // what a call produces
+pub mod state; // what is remembered
+
+// Trying it on this machine.
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+
+// How events cross.
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub mod bindings; // generated from the contract
+mod column_builder; // a column that is written
+#[doc(hidden)]
+pub mod columns; // what crosses
+mod host; // the other side
+mod outbox; // what waits to cross
+
+pub use component::Transform;
+pub use error::{Error, Result};
+pub use events::{Event, Events, Headers, Iter};
+pub use nodata_component_macros::component;
+pub use output::{Draft, Output, Port, ValueWriter};
+
+/// What `#[component]` writes into the crate of a component. It changes without notice.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::component::{Instance, Process};
+
+    #[cfg(target_family = "wasm")]
+    pub use crate::{
+        bindings::{
+            self, export,
+            exports::nodata::streaming::transformer::{Batch, Collector, Error, Guest},
+        },
+        host::{export_function, export_transform},
+    };
+}

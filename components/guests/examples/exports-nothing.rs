@@ -1,0 +1,2 @@
+//! A component of no world: it exports nothing.
+#![cfg(target_family = "wasm")]

@@ -1,0 +1,193 @@
+//! Every bound of the runtime, with its reason and with what happens at it.
+
+use std::time::Duration;
+
+// What may be uploaded.
+
+/// Largest component file in bytes. Interpreters in wasm are the largest ones: Python has 18 MB, JavaScript 12 MB.
+pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
+
+/// Most functions in all modules of a component. JavaScript engines have some 30 000.
+pub const FUNCTIONS_MAX: u64 = 200_000;
+
+/// Largest body of one function in bytes. The time to compile one grows faster than its size.
+pub const FUNCTION_BYTES_MAX: usize = 2 << 20;
+
+/// How deep components may lie in each other. Composed components are two or three deep.
+pub const NESTING_MAX: usize = 16;
+
+/// Most core modules and components in a component.
+pub const MODULES_MAX: u64 = 256;
+
+/// Most instances that a component makes of its modules. One small file could ask for millions.
+pub const STORE_INSTANCES_MAX: usize = 200;
+
+/// Most imports of a component, and of each module in it. Python imports about 60 interfaces.
+pub const IMPORTS_MAX: u64 = 10_000;
+
+/// Most data segments in all modules of a component.
+pub const DATA_SEGMENTS_MAX: u64 = 100_000;
+
+// How it is compiled.
+
+/// Longest compilation by the clock. A JavaScript engine needs 15 seconds of a processor that has nothing else to do.
+pub const COMPILE_WALL: Duration = Duration::from_secs(300);
+
+/// Processor time of one compilation, in seconds.
+pub const COMPILE_CPU_SECS: u64 = 120;
+
+/// Memory of one compilation in bytes, as address space.
+pub const COMPILE_MEMORY_BYTES: u64 = 4 << 30;
+
+/// How much the compiler gives way to everybody else (`nice`).
+pub const COMPILE_NICE: i32 = 10;
+
+/// Largest compiled component in bytes: about four times the largest file.
+pub const COMPILED_BYTES_MAX: u64 = 256 << 20;
+
+/// Bytes of what the compiler says when it fails that are kept.
+pub const COMPILE_MESSAGE_BYTES_MAX: u64 = 16 << 10;
+
+// How an instance runs.
+
+/// Milliseconds of one tick. A guest that computes gives way to its neighbours once a tick, and processor time is counted
+/// in ticks. Shorter ones would cost switches, longer ones would make neighbours wait.
+pub const TICK_MS: u64 = 10;
+
+/// Processor time of one call.
+pub const CALL_CPU: Duration = Duration::from_secs(5);
+
+/// Longest call by the clock: what bounds a guest that waits instead of computing.
+pub const CALL_WALL: Duration = Duration::from_secs(60);
+
+/// Processor time until an instance has started.
+pub const START_CPU: Duration = Duration::from_secs(5);
+
+/// Longest start of an instance by the clock.
+pub const START_WALL: Duration = Duration::from_secs(30);
+
+/// Memory of one instance in bytes: the sum of its linear memories. A growth beyond it fails inside the guest.
+pub const INSTANCE_MEMORY_BYTES: u64 = 256 << 20;
+
+/// Memory of all instances together in bytes. The one that asks for more is refused.
+pub const HOST_MEMORY_BYTES: u64 = 2 << 30;
+
+/// Elements in one table. Python and JavaScript need tens of thousands for their functions.
+pub const TABLE_ELEMENTS_MAX: usize = 100_000;
+
+/// Tables of one instance.
+pub const TABLES_MAX: usize = 64;
+
+/// Linear memories of one instance.
+pub const MEMORIES_MAX: usize = 32;
+
+/// Bytes of stack for the code of a guest. Deeper recursion traps.
+pub const GUEST_STACK_BYTES: usize = 1 << 20;
+
+/// Bytes of stack for a guest and the host functions it calls. The difference is for the host.
+pub const FIBER_STACK_BYTES: usize = 2 << 20;
+
+/// Bytes that one host call may take from a guest. Above the output of a whole call, so that emitting too much is answered
+/// and not a trap.
+pub const HOSTCALL_BYTES_MAX: usize = 64 << 20;
+
+/// Things of the host that an instance may hold at once: open tables, streams, pollables.
+pub const RESOURCES_MAX: usize = 10_000;
+
+/// Bytes of randomness in one call.
+pub const RANDOM_BYTES_MAX: u64 = 1 << 20;
+
+/// Bytes of the header fields of one HTTP message.
+pub const HTTP_FIELDS_BYTES_MAX: usize = 16 << 10;
+
+/// How much guests give way to the threads of the log and the network (`nice`). A little: a busy guest must not be what a
+/// publisher waits for, and must not starve either.
+pub const GUEST_NICE: i32 = 2;
+
+// What one call may be given and may give back.
+
+/// Events that one call is given at most: as many as a batch holds.
+pub const INPUT_EVENTS_MAX: usize = nodata_log::limits::BATCH_EVENTS_MAX;
+
+/// Bytes of ids, keys, values and headers that one call is given at most: as many as a transaction holds.
+pub const INPUT_BYTES_MAX: u64 = nodata_log::limits::FRAME_BYTES_MAX;
+
+/// Bytes of ids, keys, values and headers that one call may emit. Emitting more is answered with `budget-exceeded`.
+pub const OUTPUT_BYTES_MAX: u64 = 32 << 20;
+
+/// Events that one call may emit. Emitting more is answered with `budget-exceeded`.
+pub const OUTPUT_EVENTS_MAX: u64 = 1 << 18;
+
+/// Bytes of keys and values that one call may write to state tables. Writing more is answered with `quota-exceeded`.
+pub const STATE_WRITE_BYTES_MAX: u64 = 16 << 20;
+
+/// Keys that a guest may get or put at once. They are copied before they are looked up.
+pub const STATE_KEYS_MAX: usize = 1 << 16;
+
+/// Bytes of values in one answer of a state table.
+pub const STATE_ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of keys and values in one answer to a scan; one entry is always given. The guest goes on from the last key.
+pub const STATE_SCAN_BYTES_MAX: usize = 1 << 20;
+
+/// Entries in one answer to a scan.
+pub const STATE_SCAN_ENTRIES_MAX: usize = 10_000;
+
+/// What an event costs in a transaction besides its bytes: a timestamp and four lengths.
+const EVENT_OVERHEAD_BYTES: u64 = 24;
+
+// Everything that one call did travels in one transaction, and what is left over is for dead letters.
+const _: () = assert!(
+    OUTPUT_BYTES_MAX + OUTPUT_EVENTS_MAX * EVENT_OVERHEAD_BYTES + STATE_WRITE_BYTES_MAX
+        < nodata_log::limits::FRAME_BYTES_MAX - (8 << 20)
+);
+
+// What a guest may say.
+
+/// Bytes of the text of an error. The rest is cut off.
+pub const ERROR_BYTES_MAX: usize = 4096;
+
+/// Bytes of the reason why a row was rejected. The rest is cut off, as the contract says.
+pub const REJECT_REASON_BYTES_MAX: usize = 1024;
+
+/// Bytes of all reasons in one call. Rows are still rejected beyond it, with as much of the reason as there is room for.
+pub const REJECT_REASONS_BYTES_MAX: usize = 4 << 20;
+
+/// Frames of a backtrace.
+pub const BACKTRACE_FRAMES_MAX: usize = 32;
+
+/// Bytes of the name of one function in a backtrace. Names of generic functions can fill pages.
+pub const FUNCTION_NAME_BYTES_MAX: usize = 256;
+
+/// Lines of standard error that are kept for the report of a trap.
+pub const STDERR_TAIL_LINES: usize = 16;
+
+/// Longest line of a log in bytes. The rest is cut off.
+pub const LOG_LINE_BYTES_MAX: usize = 4096;
+
+/// Lines that are kept for a deployment. The oldest go first.
+pub const LOG_LINES_MAX: usize = 1000;
+
+/// Bytes of lines that are kept for a deployment. The oldest go first.
+pub const LOG_BYTES_MAX: usize = 256 << 10;
+
+/// Lines a deployment may write in a second. What is more is counted, and the count is written down.
+pub const LOG_LINES_PER_SECOND: u32 = 200;
+
+/// Series of metrics of a deployment. Observations for one more are dropped and counted.
+pub const METRIC_SERIES_MAX: usize = 100;
+
+/// Bytes of the name of a metric. Observations of a longer one are dropped and counted.
+pub const METRIC_NAME_BYTES_MAX: usize = 100;
+
+/// Attributes of one observation. Observations with more are dropped and counted.
+pub const METRIC_ATTRIBUTES_MAX: usize = 8;
+
+/// Bytes of the name, and of the value, of an attribute. Observations with longer ones are dropped and counted.
+pub const METRIC_ATTRIBUTE_BYTES_MAX: usize = 100;
+
+/// Bytes of a key that a guest may ask the configuration for. There is no longer one.
+pub const CONFIG_KEY_BYTES_MAX: usize = 1024;
+
+/// Bytes of the name of a port that is repeated in an error.
+pub const PORT_BYTES_MAX: usize = 200;

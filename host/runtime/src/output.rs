@@ -1,0 +1,45 @@
+//! What a call that returned well did.
+
+use nodata_log::{Batch, StateChange};
+
+/// Where a deployment lets a component emit to: a name that the component uses, and what its topic takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The empty name is the default port.
+    pub name: String,
+    pub partitions: u32,
+    pub event_bytes_max: u32,
+}
+
+/// What a call that returned well did. It is to become durable as one unit, with the position behind its input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// In the order in which the partitions were first emitted to.
+    pub batches: Vec<Emitted>,
+    /// Events in all batches.
+    pub events: u64,
+    /// Bytes of ids, keys, values and headers in all batches.
+    pub bytes: u64,
+    /// By row; each row once, with the last reason.
+    pub rejected: Vec<Rejected>,
+    /// Rejects of rows that the input does not have.
+    pub rejects_ignored: u64,
+    /// One for each table.
+    pub state: Vec<StateChange>,
+}
+
+/// The events that go to one partition behind one port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emitted {
+    /// The number of the port in the deployment's list.
+    pub port: usize,
+    pub partition: u32,
+    pub batch: Batch,
+}
+
+/// A row of the input that is to become a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    pub row: u32,
+    pub reason: String,
+}

@@ -1,0 +1,17 @@
+//! Forwards the rows that are configured to the port that is configured.
+
+use nodata_runtime_guests::{Batch, Collector, Error, Guest, configured, say};
+
+struct Forwards;
+
+impl Guest for Forwards {
+    fn process(_: &Batch, out: &Collector) -> Result<(), Error> {
+        let rows: Vec<u32> = configured("rows").split_whitespace().map(|row| row.parse().expect("a row")).collect();
+        if let Err(error) = out.forward(&configured("port"), &rows) {
+            say(out, &format!("{error:?}"));
+        }
+        Ok(())
+    }
+}
+
+nodata_runtime_guests::export!(Forwards);

@@ -1,0 +1,22 @@
+//! Prints to both streams.
+
+use nodata_runtime_guests::{Batch, Collector, Error, Guest, texts};
+
+struct Prints;
+
+impl Guest for Prints {
+    fn process(input: &Batch, _: &Collector) -> Result<(), Error> {
+        for text in texts(input) {
+            println!("out {text}");
+            eprintln!("err {text}");
+        }
+        for n in 0..1000 {
+            println!("flood {n}");
+        }
+        print!("unfinished");
+        std::io::Write::flush(&mut std::io::stdout()).expect("it can be written");
+        Ok(())
+    }
+}
+
+nodata_runtime_guests::export!(Prints);

@@ -1,0 +1,35 @@
+//! What the guests have in common: the bindings, and a way to say one thing.
+
+pub mod filter;
+
+wit_bindgen::generate!({
+    path: "../../../../wit/streaming",
+    world: "transform",
+    ownership: Borrowing { duplicate_if_necessary: true },
+    pub_export_macro: true,
+    default_bindings_module: "nodata_runtime_guests",
+});
+
+pub use exports::nodata::streaming::transformer::{Batch, Collector, Error, Guest};
+pub use nodata::streaming::types::{
+    BytesColumnParam, BytesColumnResult, Columns, EmitError, EventParam, EventResult, HeadersColumnParam,
+    HeadersColumnResult,
+};
+pub use nodata::streaming::{config, metrics, state};
+
+/// Emits a text as the value of one event.
+pub fn say(out: &Collector, text: &str) {
+    let event = EventParam { id: None, key: None, value: Some(text.as_bytes()), headers: &[], timestamp: None };
+    out.emit("", &[event]).expect("there is room for a few words");
+}
+
+/// The values of a batch as texts.
+pub fn texts(input: &Batch) -> Vec<String> {
+    let text = |event: EventResult| String::from_utf8(event.value.unwrap_or_default()).expect("tests speak UTF-8");
+    input.events().into_iter().map(text).collect()
+}
+
+/// The configured text, or nothing.
+pub fn configured(key: &str) -> String {
+    config::get(key).unwrap_or_default()
+}

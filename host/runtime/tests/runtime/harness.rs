@@ -1,0 +1,292 @@
+//! Starts guests and shows what they do as text.
+
+use bytes::Bytes;
+use nodata_log::model::ModelLog;
+use nodata_log::{
+    Batch, Clock, Event, Log, Name, Offsets, OwnerId, StoredBatch, TaskKey, TimestampUs, TopicConfig, TopicId, Tp,
+    Transaction,
+};
+use nodata_runtime::{
+    CallError, Compiler, Deployment, GuestLog, GuestMetrics, Input, Instance, InstanceLimits, InstanceSettings, Output,
+    Port, Runtime, RuntimeOptions,
+};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+pub(crate) const NOW: TimestampUs = 1_700_000_000_000_000;
+
+/// A clock that stands still.
+pub(crate) struct Still;
+
+impl Clock for Still {
+    fn now_us(&self) -> TimestampUs {
+        NOW
+    }
+}
+
+const GUESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guests");
+
+/// Where the guests are, built once.
+static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")),
+        |dir| std::env::current_dir().unwrap().join(dir),
+    );
+    let target = target.join("runtime-guests");
+    let mut build = Command::new(env!("CARGO"));
+    build
+        .args(["build", "--quiet", "--release", "--target", "wasm32-wasip2", "--examples"])
+        .arg("--target-dir")
+        .arg(&target)
+        .current_dir(GUESTS)
+        // What is meant for the tests is not meant for the guests.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    let hint = format!(
+        "the guests are built with `cargo build --release --target wasm32-wasip2 --examples` in {GUESTS}; the target is \
+         added with `rustup target add wasm32-wasip2`"
+    );
+    assert!(build.status().is_ok_and(|status| status.success()), "{hint}");
+    target.join("wasm32-wasip2/release/examples")
+});
+
+/// The component of this guest.
+pub(crate) fn guest(name: &str) -> Bytes {
+    let path = BUILT.join(format!("{}.wasm", name.replace('-', "_")));
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
+}
+
+pub(crate) fn compiler() -> Compiler {
+    Compiler::new(env!("CARGO_BIN_EXE_nodata-compile-child"), [""; 0])
+}
+
+/// One component host for all tests. What it compiled is still there at the next run.
+pub(crate) fn runtime() -> &'static Runtime {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+        let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("compiled-components");
+        Runtime::start(RuntimeOptions::new(compiler(), cache, Arc::new(Still))).unwrap()
+    });
+    &RUNTIME
+}
+
+/// A guest that is to be started.
+pub(crate) struct Setup {
+    guest: &'static str,
+    config: BTreeMap<String, String>,
+    ports: Vec<Port>,
+    pub(crate) limits: InstanceLimits,
+    pub(crate) log: Arc<ModelLog>,
+    pub(crate) runtime: Runtime,
+}
+
+pub(crate) fn setup(guest: &'static str) -> Setup {
+    Setup {
+        guest,
+        config: BTreeMap::new(),
+        ports: vec![Port { name: String::new(), partitions: 1, event_bytes_max: 16 << 20 }],
+        limits: InstanceLimits::default(),
+        log: Arc::new(ModelLog::new(Arc::new(Still))),
+        runtime: runtime().clone(),
+    }
+}
+
+pub(crate) const TASK: TaskKey = TaskKey { owner: OwnerId(1), source: Tp { topic: TopicId(1), partition: 3 } };
+
+impl Setup {
+    pub(crate) fn config(mut self, key: &str, value: impl ToString) -> Self {
+        self.config.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    pub(crate) fn ports(mut self, ports: &[(&str, u32, u32)]) -> Self {
+        let port = |&(name, partitions, event_bytes_max): &(&str, u32, u32)| Port {
+            name: name.to_owned(),
+            partitions,
+            event_bytes_max,
+        };
+        self.ports = ports.iter().map(port).collect();
+        self
+    }
+
+    pub(crate) fn limits(mut self, change: impl FnOnce(&mut InstanceLimits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+
+    pub(crate) async fn try_start(self) -> Result<Running, CallError> {
+        let (info, program) = self.runtime.accept(guest(self.guest)).await.unwrap();
+        assert_eq!(info.digest, program.digest());
+        let deployment = Arc::new(Deployment {
+            config: self.config,
+            ports: self.ports.into(),
+            log: Arc::new(GuestLog::new(Arc::new(Still))),
+            metrics: Arc::default(),
+            limits: self.limits,
+        });
+        let settings = InstanceSettings { deployment: deployment.clone(), task: TASK, log: self.log.clone() };
+        let started = self.runtime.spawn(async move { program.instantiate(settings).await }).await.unwrap();
+        Ok(Running {
+            instance: Some(started?),
+            guest_log: deployment.log.clone(),
+            metrics: deployment.metrics.clone(),
+            ports: deployment.ports.clone(),
+            log: self.log,
+            runtime: self.runtime,
+        })
+    }
+
+    pub(crate) async fn start(self) -> Running {
+        self.try_start().await.unwrap()
+    }
+
+    /// Starts the guest, gives it these values, and compares what it emits.
+    pub(crate) async fn check(self, values: &[&str], expected: &str) {
+        let mut running = self.start().await;
+        let output = running.call(values).await;
+        assert_eq!(running.show(&output), expected);
+    }
+
+    /// Starts the guest, gives it these values, and compares why it fails.
+    pub(crate) async fn check_fails(self, values: &[&str], expected: &str) -> (Running, CallError) {
+        let mut running = self.start().await;
+        let error = running.try_call(batch(&events(values))).await.unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        (running, error)
+    }
+}
+
+/// A guest that was started.
+pub(crate) struct Running {
+    /// Taken while a call runs on a guest thread.
+    instance: Option<Instance>,
+    pub(crate) guest_log: Arc<GuestLog>,
+    pub(crate) metrics: Arc<GuestMetrics>,
+    ports: Arc<[Port]>,
+    pub(crate) log: Arc<ModelLog>,
+    runtime: Runtime,
+}
+
+impl Running {
+    pub(crate) fn instance(&self) -> &Instance {
+        self.instance.as_ref().unwrap()
+    }
+
+    pub(crate) async fn try_call(&mut self, input: Input) -> Result<Output, CallError> {
+        let mut instance = self.instance.take().unwrap();
+        let call = async move {
+            let output = instance.process(input).await;
+            (instance, output)
+        };
+        let (instance, output) = self.runtime.spawn(call).await.unwrap();
+        self.instance = Some(instance);
+        output
+    }
+
+    /// Drops a call after a while, unless it has returned by then.
+    pub(crate) async fn give_up(&mut self, input: Input, after: Duration) -> bool {
+        let mut instance = self.instance.take().unwrap();
+        let call = async move {
+            let given_up = tokio::time::timeout(after, instance.process(input)).await.is_err();
+            (instance, given_up)
+        };
+        let (instance, given_up) = self.runtime.spawn(call).await.unwrap();
+        self.instance = Some(instance);
+        given_up
+    }
+
+    pub(crate) async fn call(&mut self, values: &[&str]) -> Output {
+        self.try_call(batch(&events(values))).await.unwrap()
+    }
+
+    /// Makes the state that a call wrote durable, as a task does.
+    pub(crate) async fn commit(&self, output: Output) {
+        let topic = Name::new("orders").unwrap();
+        if self.log.topic(&topic).is_err() {
+            self.log
+                .create_topic(topic, TopicConfig { partitions: 4, ..TopicConfig::default() })
+                .unwrap()
+                .await
+                .unwrap();
+        }
+        let lease = self.log.begin_task(TASK).unwrap().await.unwrap();
+        let next = lease.next.unwrap_or(0) + 1;
+        let appends = Vec::new();
+        let transaction =
+            Transaction { task: TASK, epoch: lease.epoch, expect: lease.next, next, appends, state: output.state };
+        self.log.commit(transaction).unwrap().await.unwrap();
+    }
+
+    /// What was emitted and rejected: one line for each event, in the order of batches.
+    pub(crate) fn show(&self, output: &Output) -> String {
+        let mut lines = Vec::new();
+        for emitted in &output.batches {
+            let port = &self.ports[emitted.port].name;
+            let place = match (port.as_str(), emitted.partition) {
+                ("", 0) => String::new(),
+                (port, partition) => format!("{port}/{partition} "),
+            };
+            lines.extend(emitted.batch.events().map(|event| format!("{place}{}", show_event(&event.to_event()))));
+        }
+        lines.extend(
+            output.rejected.iter().map(|rejected| format!("row {} rejected: {}", rejected.row, rejected.reason)),
+        );
+        lines.join("\n")
+    }
+
+    /// The log of the deployment: one line for each.
+    pub(crate) fn logged(&self) -> Vec<String> {
+        let line = |line: nodata_runtime::LogLine| format!("{:?} {}: {}", line.source, line.partition, line.text);
+        self.guest_log.since(0).into_iter().map(line).collect()
+    }
+}
+
+/// `key:value #id {header=value} @timestamp`, with only what is there. A tombstone is `-`.
+pub(crate) fn show_event(event: &Event) -> String {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let mut shown = event.key.as_ref().map_or_else(String::new, |key| format!("{}:", text(key)));
+    shown += &event.value.as_ref().map_or_else(|| "-".to_owned(), text);
+    if let Some(id) = &event.id {
+        shown += &format!(" #{id}");
+    }
+    for (name, value) in &event.headers {
+        shown += &format!(" {{{name}={}}}", text(value));
+    }
+    if let Some(timestamp_us) = event.timestamp_us.filter(|&timestamp_us| timestamp_us != NOW) {
+        shown += &format!(" @{timestamp_us}");
+    }
+    shown
+}
+
+/// Events with these values and nothing else.
+pub(crate) fn events(values: &[&str]) -> Vec<Event> {
+    values.iter().map(|value| Event::new((*value).to_owned())).collect()
+}
+
+pub(crate) fn stored(first: u64, events: &[Event]) -> StoredBatch {
+    StoredBatch { offsets: Offsets::From(first), append_us: NOW, batch: Batch::from_events(events, NOW).unwrap() }
+}
+
+/// These events as partition 3 of the topic `orders`, from offset 40 on.
+pub(crate) fn batch(events: &[Event]) -> Input {
+    Input::new(Name::new("orders").unwrap(), 3, [(stored(40, events), 0..events.len())]).unwrap()
+}
+
+#[test]
+fn every_guest_has_a_test() {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let tests: String = fs::read_dir(manifest.join("tests/runtime"))
+        .unwrap()
+        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect::<Vec<_>>()
+        .concat();
+    // The benchmark is what the filter is for.
+    let tests = tests + &fs::read_to_string(manifest.join("benches/transform.rs")).unwrap();
+    for file in fs::read_dir(manifest.join("tests/guests/examples")).unwrap() {
+        let name = file.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
+        assert!(tests.contains(&format!("\"{name}\"")), "no test starts the guest {name}");
+    }
+}

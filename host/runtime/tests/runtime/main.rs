@@ -1,0 +1,12 @@
+//! What components see of the host, and what the host sees of components.
+
+mod harness; // starts guests, shows what they do
+
+mod calls; // errors that a component returns, and instances that go on
+mod columns; // events there and back
+mod emits; // what is taken and what is refused
+mod grants; // configuration, metrics, logs, and everything that is not granted
+mod limits; // guests that take too much
+mod loading; // compiling and keeping what was compiled
+mod tables; // state
+mod uploads; // what is accepted

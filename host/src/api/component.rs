@@ -1,0 +1,99 @@
+//! `ComponentService`.
+
+use crate::api::status::{self, Refusal};
+use crate::registry::{ComponentEntry, Registry, RegistryError};
+use bytes::BytesMut;
+use nodata_proto::server as wire;
+use nodata_proto::server::upload_component_request::Request as UploadPart;
+use nodata_runtime::{Digest, limits::COMPONENT_BYTES_MAX};
+use tonic::{Request, Response, Status, Streaming};
+
+pub(crate) struct ComponentApi {
+    pub(crate) registry: Registry,
+}
+
+impl From<RegistryError> for Refusal {
+    fn from(error: RegistryError) -> Self {
+        let hint = error.hint();
+        let refusal = match error {
+            RegistryError::Log(error) => return error.into(),
+            error => Refusal::new(error.kind(), error.reason(), error.to_string()),
+        };
+        match hint {
+            Some(hint) => refusal.hint(hint),
+            None => refusal,
+        }
+    }
+}
+
+fn to_wire(entry: ComponentEntry) -> wire::Component {
+    let ComponentEntry { name, digest, bytes, roles, imports, uploaded_us } = entry;
+    wire::Component { name, digest, bytes, roles, imports, uploaded_timestamp_us: uploaded_us }
+}
+
+#[tonic::async_trait]
+impl wire::component_service_server::ComponentService for ComponentApi {
+    async fn upload_component(
+        &self,
+        request: Request<Streaming<wire::UploadComponentRequest>>,
+    ) -> Result<Response<wire::UploadComponentResponse>, Status> {
+        let mut parts = request.into_inner();
+        let start = match parts.message().await? {
+            Some(wire::UploadComponentRequest { request: Some(UploadPart::Start(start)) }) => start,
+            _ => return Err(Refusal::invalid("NOT_STARTED", "the first message of an upload must name the component").into()),
+        };
+        let name = status::name("component", &start.name)?;
+        let mut file = BytesMut::new();
+        while let Some(part) = parts.message().await? {
+            let Some(UploadPart::Chunk(chunk)) = part.request else {
+                return Err(Refusal::invalid("STARTED_TWICE", "an upload is started once; the other messages are chunks").into());
+            };
+            file.extend_from_slice(&chunk);
+            // One byte more than allowed is enough to be refused for the right reason.
+            if file.len() > COMPONENT_BYTES_MAX {
+                let message = format!(
+                    "the file has more than {COMPONENT_BYTES_MAX} bytes ({} MiB), which is the most a component may have",
+                    COMPONENT_BYTES_MAX >> 20
+                );
+                return Err(Refusal::invalid("COMPONENT_REFUSED", message).hint("leave out the debug information: `wasm-tools strip`").into());
+            }
+        }
+        let entry = self.registry.put(&name, file.freeze()).await.map_err(Refusal::from)?;
+        Ok(Response::new(wire::UploadComponentResponse { component: Some(to_wire(entry)) }))
+    }
+
+    async fn list_components(
+        &self,
+        request: Request<wire::ListComponentsRequest>,
+    ) -> Result<Response<wire::ListComponentsResponse>, Status> {
+        let request = request.into_inner();
+        let entries = self.registry.list().await.map_err(Refusal::from)?;
+        // The order is by name and then from new to old, so the key of a page counts back.
+        let key = |entry: &ComponentEntry| {
+            format!("{}/{:020}/{}", entry.name, i64::MAX.wrapping_sub(entry.uploaded_us), entry.digest)
+        };
+        let (page, next_page_token) = status::page(entries, request.page_size, &request.page_token, key);
+        let components = page.into_iter().map(to_wire).collect();
+        Ok(Response::new(wire::ListComponentsResponse { components, next_page_token }))
+    }
+
+    async fn describe_component(
+        &self,
+        request: Request<wire::DescribeComponentRequest>,
+    ) -> Result<Response<wire::DescribeComponentResponse>, Status> {
+        let request = request.into_inner();
+        let name = status::name("component", &request.name)?;
+        let digest = (!request.digest.is_empty()).then_some(request.digest.as_str());
+        let entry = self.registry.find(&name, digest).await.map_err(Refusal::from)?;
+        let digest: Digest = entry.digest.parse().map_err(|error| {
+            Refusal::new(nodata_log::ErrorKind::Corrupt, "DAMAGED", format!("component `{name}`: {error}"))
+        })?;
+        let bytes = self.registry.bytes(digest).await.map_err(Refusal::from)?;
+        let inspected = tokio::task::spawn_blocking(move || nodata_runtime::inspect_component(&bytes)).await;
+        let info = match inspected {
+            Ok(info) => info.map_err(|error| Refusal::from(RegistryError::from(error)))?,
+            Err(_) => return Err(Refusal::from(nodata_log::LogError::Stopping).into()),
+        };
+        Ok(Response::new(wire::DescribeComponentResponse { component: Some(to_wire(entry)), wit: info.wit }))
+    }
+}

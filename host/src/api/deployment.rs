@@ -1,0 +1,243 @@
+//! `DeploymentService`.
+
+use crate::api::status::{self, Refusal};
+use crate::deployment::{
+    DeployRequest, DeploymentError, DeploymentView, Deployments, StartAt, TaskState, TaskView,
+};
+use nodata_log::LogError;
+use nodata_proto::server as wire;
+use nodata_proto::server::start_position::Position;
+use nodata_runtime::{GuestLog, LogLine, LogSource, MetricSeries, MetricValue};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status};
+
+/// Messages that are ready for a reader of logs.
+const LOG_MESSAGES: usize = 4;
+
+pub(crate) struct DeploymentApi {
+    pub(crate) deployments: Deployments,
+    pub(crate) stop: CancellationToken,
+}
+
+impl From<DeploymentError> for Refusal {
+    fn from(error: DeploymentError) -> Self {
+        match error {
+            DeploymentError::Log(error) => error.into(),
+            DeploymentError::Registry(error) => error.into(),
+            error => {
+                let refusal = Refusal::new(error.kind(), error.reason(), error.to_string());
+                match error {
+                    DeploymentError::Exists { name } => refusal
+                        .code(Code::AlreadyExists)
+                        .hint(format!("give another name, or delete it first: `nodata deployment delete {name}`")),
+                    _ => refusal,
+                }
+            }
+        }
+    }
+}
+
+fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
+    let spec = &view.spec;
+    wire::Deployment {
+        name: spec.name.clone(),
+        component: spec.component.clone(),
+        digest: spec.digest.clone(),
+        transform: Some(wire::Transform { input: spec.input.clone(), outputs: spec.outputs.clone() }),
+        config: spec.config.clone(),
+        created_timestamp_us: spec.created_us,
+        state: state(view).into(),
+        lag: view.tasks.iter().map(TaskView::lag).sum(),
+    }
+}
+
+fn state(view: &DeploymentView) -> wire::DeploymentState {
+    let any = |state: TaskState| view.tasks.iter().any(|task| task.report.state == state);
+    if view.spec.paused {
+        wire::DeploymentState::Paused
+    } else if any(TaskState::Failed) {
+        wire::DeploymentState::Failed
+    } else if any(TaskState::Starting) {
+        wire::DeploymentState::Starting
+    } else {
+        wire::DeploymentState::Running
+    }
+}
+
+fn task_to_wire(task: &TaskView) -> wire::Task {
+    let report = &task.report;
+    let state = match report.state {
+        TaskState::Starting => wire::TaskState::Starting,
+        TaskState::Running => wire::TaskState::Running,
+        TaskState::Retrying => wire::TaskState::Retrying,
+        TaskState::Paused => wire::TaskState::Paused,
+        TaskState::Failed => wire::TaskState::Failed,
+    };
+    wire::Task {
+        partition: task.partition,
+        state: state.into(),
+        position: report.position,
+        end_offset: task.end,
+        lag: task.lag(),
+        attempts: report.attempts,
+        reason: report.reason.clone(),
+        last_lines: report.last_lines.clone(),
+        events_in: report.events_in,
+        events_out: report.events_out,
+        events_rejected: report.events_rejected,
+        memory_bytes: report.memory_bytes,
+    }
+}
+
+fn metric_to_wire(series: MetricSeries) -> wire::Metric {
+    use wire::metric::{Summary, Value};
+    let value = match series.value {
+        MetricValue::Counter(count) => Value::Counter(count),
+        MetricValue::Gauge(value) => Value::Gauge(value),
+        MetricValue::Summary { count, sum, min, max } => Value::Summary(Summary { count, sum, min, max }),
+    };
+    wire::Metric { name: series.name, attributes: series.attributes.into_iter().collect(), value: Some(value) }
+}
+
+fn line_to_wire(line: LogLine) -> wire::LogLine {
+    let stream = match line.source {
+        LogSource::Stdout => wire::LogStream::Stdout,
+        LogSource::Stderr => wire::LogStream::Stderr,
+        LogSource::Host => wire::LogStream::Host,
+    };
+    wire::LogLine { timestamp_us: line.time_us, partition: line.partition, stream: stream.into(), text: line.text }
+}
+
+fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal> {
+    let Some(transform) = request.transform else {
+        return Err(Refusal::invalid("NO_ROLE", "the request says nothing about what the component is deployed as"));
+    };
+    let start = match request.from.and_then(|from| from.position) {
+        None | Some(Position::Latest(_)) => StartAt::Latest,
+        Some(Position::Earliest(_)) => StartAt::Earliest,
+        Some(Position::Offset(offset)) => StartAt::Offset(offset),
+    };
+    Ok(DeployRequest {
+        name: request.name,
+        component: request.component,
+        digest: (!request.digest.is_empty()).then_some(request.digest),
+        input: transform.input,
+        outputs: transform.outputs,
+        start,
+        config: request.config,
+    })
+}
+
+#[tonic::async_trait]
+impl wire::deployment_service_server::DeploymentService for DeploymentApi {
+    async fn deploy(
+        &self,
+        request: Request<wire::DeployRequest>,
+    ) -> Result<Response<wire::DeployResponse>, Status> {
+        let request = deploy_request(request.into_inner())?;
+        let view = self.deployments.deploy(request).await.map_err(Refusal::from)?;
+        Ok(Response::new(wire::DeployResponse { deployment: Some(deployment_to_wire(&view)) }))
+    }
+
+    async fn list_deployments(
+        &self,
+        request: Request<wire::ListDeploymentsRequest>,
+    ) -> Result<Response<wire::ListDeploymentsResponse>, Status> {
+        let request = request.into_inner();
+        let views = self.deployments.list().await.map_err(Refusal::from)?;
+        let (page, next_page_token) =
+            status::page(views, request.page_size, &request.page_token, |view| view.spec.name.clone());
+        let deployments = page.iter().map(deployment_to_wire).collect();
+        Ok(Response::new(wire::ListDeploymentsResponse { deployments, next_page_token }))
+    }
+
+    async fn describe_deployment(
+        &self,
+        request: Request<wire::DescribeDeploymentRequest>,
+    ) -> Result<Response<wire::DescribeDeploymentResponse>, Status> {
+        let view = self.deployments.describe(&request.into_inner().name).await.map_err(Refusal::from)?;
+        Ok(Response::new(wire::DescribeDeploymentResponse {
+            deployment: Some(deployment_to_wire(&view)),
+            tasks: view.tasks.iter().map(task_to_wire).collect(),
+            metrics: view.metrics.into_iter().map(metric_to_wire).collect(),
+        }))
+    }
+
+    async fn pause_deployment(
+        &self,
+        request: Request<wire::PauseDeploymentRequest>,
+    ) -> Result<Response<wire::PauseDeploymentResponse>, Status> {
+        let view = self.deployments.pause(&request.into_inner().name).await.map_err(Refusal::from)?;
+        Ok(Response::new(wire::PauseDeploymentResponse { deployment: Some(deployment_to_wire(&view)) }))
+    }
+
+    async fn resume_deployment(
+        &self,
+        request: Request<wire::ResumeDeploymentRequest>,
+    ) -> Result<Response<wire::ResumeDeploymentResponse>, Status> {
+        let view = self.deployments.resume(&request.into_inner().name).await.map_err(Refusal::from)?;
+        Ok(Response::new(wire::ResumeDeploymentResponse { deployment: Some(deployment_to_wire(&view)) }))
+    }
+
+    async fn delete_deployment(
+        &self,
+        request: Request<wire::DeleteDeploymentRequest>,
+    ) -> Result<Response<wire::DeleteDeploymentResponse>, Status> {
+        self.deployments.delete(&request.into_inner().name).await.map_err(Refusal::from)?;
+        Ok(Response::new(wire::DeleteDeploymentResponse {}))
+    }
+
+    type TailLogsStream = ReceiverStream<Result<wire::TailLogsResponse, Status>>;
+
+    async fn tail_logs(
+        &self,
+        request: Request<wire::TailLogsRequest>,
+    ) -> Result<Response<Self::TailLogsStream>, Status> {
+        let request = request.into_inner();
+        let log = self.deployments.log_of(&request.name).await.map_err(Refusal::from)?;
+        let (messages, outgoing) = mpsc::channel(LOG_MESSAGES);
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tail_lines(&log, request.lines_max, request.follow, &messages) => {}
+                () = messages.closed() => {}
+                () = stop.cancelled() => {
+                    let _ = messages.send(Err(Refusal::from(LogError::Stopping).into())).await;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+}
+
+async fn tail_lines(
+    log: &Arc<GuestLog>,
+    lines_max: u32,
+    follow: bool,
+    messages: &mpsc::Sender<Result<wire::TailLogsResponse, Status>>,
+) {
+    let mut last = log.follow();
+    let mut number = 0;
+    let mut skip_to = lines_max as usize;
+    loop {
+        last.mark_unchanged();
+        let mut lines = log.since(number);
+        if skip_to > 0 && lines.len() > skip_to {
+            lines.drain(..lines.len() - skip_to);
+        }
+        skip_to = 0;
+        number = lines.last().map_or(number, |line| line.number);
+        if !lines.is_empty() {
+            let lines = lines.into_iter().map(line_to_wire).collect();
+            if messages.send(Ok(wire::TailLogsResponse { lines })).await.is_err() {
+                return;
+            }
+        }
+        if !follow || last.changed().await.is_err() {
+            return;
+        }
+    }
+}

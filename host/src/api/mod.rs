@@ -1,0 +1,101 @@
+//! The door: turns requests into what the log and the deployments understand, and answers. Wire types end here.
+
+mod component; // ComponentService
+mod consume; // ConsumeService
+mod deployment; // DeploymentService
+mod door; // wire bytes become batches
+mod publish; // PublishService
+mod rows; // batches become wire bytes
+mod status; // errors as a caller sees them
+mod topic; // TopicService
+
+use crate::deployment::Deployments;
+use crate::registry::Registry;
+use component::ComponentApi;
+use consume::ConsumeApi;
+use deployment::DeploymentApi;
+use nodata_log::{Clock, Log};
+use nodata_proto::server::component_service_server::ComponentServiceServer;
+use nodata_proto::server::consume_service_server::ConsumeServiceServer;
+use nodata_proto::server::deployment_service_server::DeploymentServiceServer;
+use nodata_proto::server::publish_service_server::PublishServiceServer;
+use nodata_proto::server::topic_service_server::TopicServiceServer;
+use publish::PublishApi;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use topic::TopicApi;
+use tonic::transport::Server;
+
+/// Bytes of HTTP/2 flow control: what a connection, and a stream in it, may send before it is read. With the default of 64 KiB
+/// events of 1 KiB lose a quarter of their speed.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Streams of one connection.
+const STREAMS_MAX: u32 = 1024;
+
+/// Largest message. A batch of 64 MiB with what is around it.
+const MESSAGE_BYTES_MAX: usize = 80 << 20;
+
+/// A connection that does not answer is closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// What the door works with.
+pub struct ApiParts {
+    pub log: Arc<dyn Log>,
+    pub clock: Arc<dyn Clock>,
+    pub registry: Registry,
+    pub deployments: Deployments,
+}
+
+/// Serves until asked to stop: takes no more connections then, ends every stream, and waits for the requests in hand.
+pub async fn serve(
+    listener: TcpListener,
+    parts: ApiParts,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let ApiParts { log, clock, registry, deployments } = parts;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<PublishServiceServer<PublishApi>>().await;
+    health.set_serving::<ConsumeServiceServer<ConsumeApi>>().await;
+    health.set_serving::<TopicServiceServer<TopicApi>>().await;
+    health.set_serving::<ComponentServiceServer<ComponentApi>>().await;
+    health.set_serving::<DeploymentServiceServer<DeploymentApi>>().await;
+    let mut builder = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .tcp_nodelay(true);
+    let publish = PublishApi::new(log.clone(), clock, stop.clone());
+    let mut router = builder
+        .add_service(health_service)
+        .add_service(PublishServiceServer::new(publish).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(ConsumeServiceServer::new(ConsumeApi { log: log.clone(), stop: stop.clone() }))
+        .add_service(TopicServiceServer::new(TopicApi {
+            log,
+            deployments: deployments.clone(),
+            stop: stop.clone(),
+        }))
+        .add_service(ComponentServiceServer::new(ComponentApi { registry }))
+        .add_service(DeploymentServiceServer::new(DeploymentApi { deployments, stop: stop.clone() }));
+    match reflection() {
+        Ok(reflection) => router = router.add_service(reflection),
+        Err(error) => tracing::error!(%error, "the service descriptions cannot be served"),
+    }
+    router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned()).await
+}
+
+fn reflection() -> Result<
+    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
+    tonic_reflection::server::Error,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(nodata_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+}

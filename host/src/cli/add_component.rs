@@ -1,0 +1,123 @@
+//! `nodata add-component`
+
+use crate::cli::component::{name_of, read, short, upload};
+use crate::cli::deployment::to_json;
+use crate::cli::{CliError, Common};
+use clap::Args;
+use nodata_client::proto::start_position::{Earliest, Latest, Position};
+use nodata_client::proto::{DeployRequest, StartPosition, Transform};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Upload a component and run it on a topic.
+///
+/// Where it begins is decided now: what is published while it starts is not missed.
+#[derive(Debug, Args)]
+pub(crate) struct AddComponentArgs {
+    /// The .wasm file.
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// The name of the component and of the deployment [default: the name of the file].
+    #[arg(long)]
+    name: Option<String>,
+    /// Read topic IN and write to topic OUT. Without `:OUT` the component has no default port.
+    #[arg(long, value_name = "IN[:OUT]")]
+    transform: String,
+    /// Wire a named port of the component to a topic. Can be given several times.
+    #[arg(long, value_name = "PORT=TOPIC", value_parser = pair)]
+    port: Vec<(String, String)>,
+    /// What the component can read as its configuration. Can be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    config: Vec<(String, String)>,
+    /// Where to begin: earliest, latest, or an offset.
+    #[arg(long, default_value = "latest", value_name = "POSITION", value_parser = position)]
+    from: Position,
+    #[command(flatten)]
+    common: Common,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("give NAME=VALUE".to_owned()),
+    }
+}
+
+fn position(text: &str) -> Result<Position, String> {
+    match text {
+        "earliest" => Ok(Position::Earliest(Earliest {})),
+        "latest" => Ok(Position::Latest(Latest {})),
+        _ => match text.parse() {
+            Ok(offset) => Ok(Position::Offset(offset)),
+            Err(_) => Err("give earliest, latest, or an offset".to_owned()),
+        },
+    }
+}
+
+pub(crate) async fn run(args: AddComponentArgs) -> Result<(), CliError> {
+    let json = args.common.json;
+    add(args).await.map_err(|error| error.as_json(json))
+}
+
+async fn add(args: AddComponentArgs) -> Result<(), CliError> {
+    let name = name_of(&args.file, args.name.clone())?;
+    let (input, outputs) = wiring(&args)?;
+    let config = collect("--config", args.config)?;
+    let file = read(&args.file)?;
+    let client = args.common.connect().await?;
+    // Wrong topics are told before anything is compiled.
+    for topic in std::iter::once(&input).chain(outputs.values()) {
+        client.offsets(topic).await?;
+    }
+    let component = upload(&client, &name, file, &args.common).await?;
+    let request = DeployRequest {
+        name: name.clone(),
+        component: component.name,
+        digest: component.digest,
+        transform: Some(Transform { input, outputs }),
+        from: Some(StartPosition { position: Some(args.from) }),
+        config,
+    };
+    let deployed = client.deployments().deploy(request).await?.into_inner();
+    let deployment = deployed.deployment.unwrap_or_default();
+    args.common.out().show(&to_json(&deployment), || {
+        let transform = deployment.transform.clone().unwrap_or_default();
+        let outputs: Vec<String> = transform
+            .outputs
+            .iter()
+            .map(|(port, topic)| if port.is_empty() { topic.clone() } else { format!("{topic} (port {port})") })
+            .collect();
+        let digest = short(&deployment.digest);
+        let outputs = if outputs.is_empty() { "no topic".to_owned() } else { outputs.join(", ") };
+        vec![
+            format!("deployed {} ({digest}): {} -> {outputs}", deployment.name, transform.input),
+            format!("see how it does: nodata deployment describe {}", deployment.name),
+        ]
+    })
+}
+
+fn wiring(args: &AddComponentArgs) -> Result<(String, BTreeMap<String, String>), CliError> {
+    let (input, default) = match args.transform.split_once(':') {
+        Some((input, output)) => (input, Some(output)),
+        None => (args.transform.as_str(), None),
+    };
+    if input.is_empty() || default.is_some_and(str::is_empty) {
+        let text = &args.transform;
+        return Err(CliError::invalid(format!("--transform {text}: give IN:OUT, or IN if the component writes to no default port")));
+    }
+    let mut outputs = collect("--port", args.port.clone())?;
+    if let Some(output) = default {
+        outputs.insert(String::new(), output.to_owned());
+    }
+    Ok((input.to_owned(), outputs))
+}
+
+fn collect(what: &str, pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, CliError> {
+    let mut collected = BTreeMap::new();
+    for (name, value) in pairs {
+        if let Some(before) = collected.insert(name.clone(), value) {
+            return Err(CliError::invalid(format!("{what} {name} is given twice ({before} first)")));
+        }
+    }
+    Ok(collected)
+}

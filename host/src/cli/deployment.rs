@@ -1,0 +1,295 @@
+//! `nodata deployment`
+
+use crate::cli::component::short;
+use crate::cli::out::{bytes, count, table, time};
+use crate::cli::{CliError, Common};
+use clap::Subcommand;
+use nodata_client::proto::metric::Value as MetricValue;
+use nodata_client::proto::{
+    DeleteDeploymentRequest, Deployment, DeploymentState, DescribeDeploymentRequest, DescribeDeploymentResponse,
+    ListDeploymentsRequest, LogLine, LogStream, Metric, PauseDeploymentRequest, ResumeDeploymentRequest, TailLogsRequest,
+    Task, TaskState,
+};
+use serde_json::{Value, json};
+use std::io::{self, Write as _};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeploymentCommand {
+    /// List deployments.
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show a deployment: its tasks, how far they are, why one is paused.
+    Describe {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Stop all tasks between two batches. Positions and state are kept.
+    Pause {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Go on where it was paused. Tasks that failed try again.
+    Resume {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Stop all tasks and forget positions and state. What was written to topics stays.
+    Delete {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print what the component wrote to standard output and standard error.
+    Logs {
+        name: String,
+        /// Only the last lines.
+        #[arg(long, value_name = "N")]
+        tail: Option<u32>,
+        /// Go on with new lines.
+        #[arg(long)]
+        follow: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+pub(crate) async fn run(command: DeploymentCommand) -> Result<(), CliError> {
+    let common = match &command {
+        DeploymentCommand::List { common }
+        | DeploymentCommand::Describe { common, .. }
+        | DeploymentCommand::Pause { common, .. }
+        | DeploymentCommand::Resume { common, .. }
+        | DeploymentCommand::Delete { common, .. }
+        | DeploymentCommand::Logs { common, .. } => common.clone(),
+    };
+    run_on(command, &common).await.map_err(|error| error.as_json(common.json))
+}
+
+async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliError> {
+    let out = common.out();
+    let mut deployments = common.connect().await?.deployments();
+    let said = |deployment: Option<Deployment>, what: &str| {
+        let deployment = deployment.unwrap_or_default();
+        out.show(&to_json(&deployment), || vec![format!("{what} {}", deployment.name)])
+    };
+    match command {
+        DeploymentCommand::List { .. } => {
+            let mut found = Vec::new();
+            let mut request = ListDeploymentsRequest { page_size: 1000, ..Default::default() };
+            loop {
+                let page = deployments.list_deployments(request.clone()).await?.into_inner();
+                found.extend(page.deployments);
+                if page.next_page_token.is_empty() {
+                    break;
+                }
+                request.page_token = page.next_page_token;
+            }
+            out.show(&Value::Array(found.iter().map(to_json).collect()), || {
+                let row = |deployment: &Deployment| {
+                    vec![
+                        deployment.name.clone(),
+                        state(deployment.state()).to_owned(),
+                        count(deployment.lag),
+                        wiring(deployment),
+                        format!("{} ({})", deployment.component, short(&deployment.digest)),
+                    ]
+                };
+                table(&["NAME", "STATE", "LAG", "TOPICS", "COMPONENT"], &found.iter().map(row).collect::<Vec<_>>())
+            })
+        }
+        DeploymentCommand::Describe { name, .. } => {
+            let described = deployments.describe_deployment(DescribeDeploymentRequest { name }).await?.into_inner();
+            let mut json = to_json(&described.deployment.clone().unwrap_or_default());
+            json["tasks"] = described.tasks.iter().map(task_to_json).collect();
+            json["metrics"] = described.metrics.iter().map(metric_to_json).collect();
+            out.show(&json, || describe(&described))
+        }
+        DeploymentCommand::Pause { name, .. } => {
+            let paused = deployments.pause_deployment(PauseDeploymentRequest { name }).await?;
+            said(paused.into_inner().deployment, "paused")
+        }
+        DeploymentCommand::Resume { name, .. } => {
+            let resumed = deployments.resume_deployment(ResumeDeploymentRequest { name }).await?;
+            said(resumed.into_inner().deployment, "resumed")
+        }
+        DeploymentCommand::Delete { name, .. } => {
+            deployments.delete_deployment(DeleteDeploymentRequest { name: name.clone() }).await?;
+            out.show(&json!({ "deleted": name }), || vec![format!("deleted deployment {name}")])
+        }
+        DeploymentCommand::Logs { name, tail, follow, .. } => {
+            let request = TailLogsRequest { name, lines_max: tail.unwrap_or_default(), follow };
+            let mut lines = deployments.tail_logs(request).await?.into_inner();
+            let mut out = io::stdout();
+            while let Some(some) = lines.message().await? {
+                for line in &some.lines {
+                    if common.json {
+                        writeln!(out, "{}", line_to_json(line))?;
+                    } else {
+                        let stream = stream(line.stream());
+                        writeln!(out, "{} {:>3} {stream:<6} {}", time(line.timestamp_us), line.partition, line.text)?;
+                    }
+                }
+                out.flush()?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
+    let deployment = described.deployment.clone().unwrap_or_default();
+    let mut lines = vec![
+        format!("deployment {}: {}, lag {}", deployment.name, state(deployment.state()), count(deployment.lag)),
+        format!("component  {} ({})", deployment.component, short(&deployment.digest)),
+        format!("topics     {}", wiring(&deployment)),
+        format!("created    {}", time(deployment.created_timestamp_us)),
+    ];
+    lines.extend(deployment.config.iter().map(|(key, value)| format!("config     {key} = {value}")));
+    lines.push(String::new());
+    let row = |task: &Task| {
+        vec![
+            task.partition.to_string(),
+            task_state(task.state()).to_owned(),
+            count(task.position),
+            count(task.lag),
+            count(task.events_in),
+            count(task.events_out),
+            count(task.events_rejected),
+            bytes(task.memory_bytes),
+        ]
+    };
+    let head = ["PARTITION", "STATE", "POSITION", "LAG", "IN", "OUT", "REJECTED", "MEMORY"];
+    lines.extend(table(&head, &described.tasks.iter().map(row).collect::<Vec<_>>()));
+    for task in described.tasks.iter().filter(|task| !task.reason.is_empty()) {
+        lines.push(String::new());
+        let attempts = match task.attempts {
+            0 => String::new(),
+            1 => " after 1 attempt".to_owned(),
+            more => format!(" after {more} attempts"),
+        };
+        lines.push(format!("partition {} is {}{attempts}: {}", task.partition, task_state(task.state()), task.reason));
+        lines.extend(task.last_lines.iter().map(|line| format!("  | {line}")));
+    }
+    if deployment.state() == DeploymentState::Failed {
+        lines.push(String::new());
+        lines.push(format!("nothing is lost; try again with `nodata deployment resume {}`", deployment.name));
+    }
+    if !described.metrics.is_empty() {
+        lines.push(String::new());
+        lines.extend(described.metrics.iter().map(metric));
+    }
+    lines
+}
+
+fn wiring(deployment: &Deployment) -> String {
+    let transform = deployment.transform.clone().unwrap_or_default();
+    let outputs: Vec<String> = transform
+        .outputs
+        .iter()
+        .map(|(port, topic)| if port.is_empty() { topic.clone() } else { format!("{port}={topic}") })
+        .collect();
+    format!("{} -> {}", transform.input, if outputs.is_empty() { "-".to_owned() } else { outputs.join(" ") })
+}
+
+fn state(state: DeploymentState) -> &'static str {
+    match state {
+        DeploymentState::Unspecified => "unknown",
+        DeploymentState::Starting => "starting",
+        DeploymentState::Running => "running",
+        DeploymentState::Paused => "paused",
+        DeploymentState::Failed => "failed",
+    }
+}
+
+fn task_state(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Unspecified => "unknown",
+        TaskState::Starting => "starting",
+        TaskState::Running => "running",
+        TaskState::Retrying => "retrying",
+        TaskState::Paused => "paused",
+        TaskState::Failed => "failed",
+    }
+}
+
+fn stream(stream: LogStream) -> &'static str {
+    match stream {
+        LogStream::Stdout => "stdout",
+        LogStream::Stderr => "stderr",
+        LogStream::Host => "host",
+        LogStream::Unspecified => "unknown",
+    }
+}
+
+fn metric(metric: &Metric) -> String {
+    let attributes: Vec<String> = metric.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let attributes = if attributes.is_empty() { String::new() } else { format!("{{{}}}", attributes.join(",")) };
+    let value = match &metric.value {
+        Some(MetricValue::Counter(value)) => count(*value),
+        Some(MetricValue::Gauge(value)) => value.to_string(),
+        Some(MetricValue::Summary(summary)) => {
+            format!("count {} sum {} min {} max {}", summary.count, summary.sum, summary.min, summary.max)
+        }
+        None => String::new(),
+    };
+    format!("{}{attributes}  {value}", metric.name)
+}
+
+pub(crate) fn to_json(deployment: &Deployment) -> Value {
+    let transform = deployment.transform.clone().unwrap_or_default();
+    json!({
+        "name": deployment.name,
+        "state": state(deployment.state()),
+        "lag": deployment.lag,
+        "component": deployment.component,
+        "digest": deployment.digest,
+        "transform": { "input": transform.input, "outputs": transform.outputs },
+        "config": deployment.config,
+        "created": time(deployment.created_timestamp_us),
+    })
+}
+
+fn task_to_json(task: &Task) -> Value {
+    json!({
+        "partition": task.partition,
+        "state": task_state(task.state()),
+        "position": task.position,
+        "end": task.end_offset,
+        "lag": task.lag,
+        "attempts": task.attempts,
+        "reason": task.reason,
+        "last_lines": task.last_lines,
+        "events_in": task.events_in,
+        "events_out": task.events_out,
+        "events_rejected": task.events_rejected,
+        "memory_bytes": task.memory_bytes,
+    })
+}
+
+fn metric_to_json(metric: &Metric) -> Value {
+    let mut json = json!({ "name": metric.name, "attributes": metric.attributes });
+    match &metric.value {
+        Some(MetricValue::Counter(value)) => json["counter"] = (*value).into(),
+        Some(MetricValue::Gauge(value)) => json["gauge"] = (*value).into(),
+        Some(MetricValue::Summary(summary)) => {
+            json["summary"] =
+                json!({ "count": summary.count, "sum": summary.sum, "min": summary.min, "max": summary.max });
+        }
+        None => {}
+    }
+    json
+}
+
+fn line_to_json(line: &LogLine) -> Value {
+    json!({
+        "timestamp": time(line.timestamp_us),
+        "partition": line.partition,
+        "stream": stream(line.stream()),
+        "text": line.text,
+    })
+}

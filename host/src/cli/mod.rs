@@ -1,0 +1,134 @@
+//! The command line: one file for each command, with its arguments and one function that runs it.
+//!
+//! Data goes to standard output, everything else to standard error. A reader that closes its pipe is no failure.
+
+mod add_component; // add-component
+mod component; // component push|list|inspect
+mod consume; // consume
+mod deployment; // deployment list|describe|pause|resume|delete|logs
+mod error; // how a command fails
+mod out; // how a command prints
+mod publish; // publish
+mod serve; // serve
+mod topic; // topic create|list|describe|update|delete
+
+use clap::{Args, Parser, Subcommand};
+use error::CliError;
+use nodata_client::Client;
+use out::Out;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Takes events in, keeps them durably, and runs WebAssembly components on them.
+///
+/// Exit codes: 0 done, 1 failed, 2 the request is wrong, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "nodata", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a server.
+    Serve(serve::ServeArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// The commands that talk to a server, under the name that older users know.
+    #[command(name = "client")]
+    ClientAlias {
+        #[command(subcommand)]
+        command: ClientCommand,
+    },
+    /// Compile a component: started by the server, for the server.
+    #[command(name = "__compile", hide = true)]
+    Compile,
+}
+
+#[derive(Debug, Subcommand)]
+enum ClientCommand {
+    /// Create, list, describe, update and delete topics.
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// Publish events from a file or standard input.
+    Publish(publish::PublishArgs),
+    /// Print the events of a topic.
+    Consume(consume::ConsumeArgs),
+    /// Upload a component and run it on a topic.
+    AddComponent(add_component::AddComponentArgs),
+    /// Upload, list and inspect components.
+    #[command(subcommand)]
+    Component(component::ComponentCommand),
+    /// List, describe, pause, resume and delete deployments, and read their logs.
+    #[command(subcommand)]
+    Deployment(deployment::DeploymentCommand),
+}
+
+/// What every command that talks to a server has in common.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Common {
+    /// The server to talk to.
+    #[arg(long, env = "NODATA_SERVER", default_value = "127.0.0.1:7070", value_name = "HOST:PORT", global = true)]
+    server: String,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Common {
+    async fn connect(&self) -> Result<Client, CliError> {
+        Client::connect(&self.server).await.map_err(|error| {
+            CliError::from(error).hint("start one with `nodata serve`, or name one with `--server` or NODATA_SERVER")
+        })
+    }
+
+    fn out(&self) -> Out {
+        Out::new(self.json)
+    }
+}
+
+/// Runs the command that the arguments say.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures; clap prints each where it belongs.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match cli.command {
+        Command::Compile => return nodata_runtime::child_main(),
+        Command::Serve(args) => serve::run(args),
+        Command::Client(command) | Command::ClientAlias { command } => run_client(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+fn run_client(command: ClientCommand) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(format!("cannot start threads: {error}")))?;
+    runtime.block_on(async {
+        tokio::select! {
+            // The end of a command comes before an interruption at the same moment.
+            biased;
+            result = async {
+                match command {
+                    ClientCommand::Topic(command) => topic::run(command).await,
+                    ClientCommand::Publish(args) => publish::run(args).await,
+                    ClientCommand::Consume(args) => consume::run(args).await,
+                    ClientCommand::AddComponent(args) => add_component::run(args).await,
+                    ClientCommand::Component(command) => component::run(command).await,
+                    ClientCommand::Deployment(command) => deployment::run(command).await,
+                }
+            } => result,
+            _ = tokio::signal::ctrl_c() => Err(CliError::interrupted()),
+        }
+    })
+}

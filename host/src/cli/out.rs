@@ -1,0 +1,114 @@
+//! How a command prints: tables for people, JSON for programs.
+
+use crate::cli::CliError;
+use serde_json::Value;
+use std::io::{self, IsTerminal as _, Write};
+
+/// Standard output.
+pub(crate) struct Out {
+    json: bool,
+}
+
+impl Out {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// The JSON for a program, or the lines for a person.
+    pub(crate) fn show(&self, json: &Value, lines: impl FnOnce() -> Vec<String>) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        if self.json {
+            serde_json::to_writer_pretty(&mut out, json).map_err(io::Error::from)?;
+            writeln!(out)?;
+        } else {
+            for line in lines() {
+                writeln!(out, "{line}")?;
+            }
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Says something that is not data.
+    pub(crate) fn say(&self, text: &str) {
+        // A closed standard error is no reason to fail.
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+/// Whether a person is watching.
+pub(crate) fn has_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Columns as wide as what is in them.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([head[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![line(head.to_vec())];
+    lines.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
+    lines
+}
+
+/// A moment for people and programs: RFC 3339 in UTC, with microseconds.
+pub(crate) fn time(timestamp_us: i64) -> String {
+    match jiff::Timestamp::from_microsecond(timestamp_us) {
+        Ok(timestamp) => format!("{timestamp:.6}"),
+        // Outside of the years that RFC 3339 knows.
+        Err(_) => timestamp_us.to_string(),
+    }
+}
+
+/// A number of bytes for people.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// A count for people, in groups of three digits.
+pub(crate) fn count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            grouped.push(' ');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!([0, 999, 1000, 336_776, 1_000_000].map(count), ["0", "999", "1 000", "336 776", "1 000 000"]);
+        assert_eq!([0, 1023, 1024, 1536, 64 << 20].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "64.0 MiB"]);
+        assert_eq!(time(1_357_034_400_000_001), "2013-01-01T10:00:00.000001Z");
+        assert_eq!(time(i64::MAX), i64::MAX.to_string());
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_what_is_in_them() {
+        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["longer".to_owned(), String::new()]];
+        assert_eq!(table(&["NAME", "N"], &rows), ["NAME    N", "a       1", "longer"]);
+    }
+}

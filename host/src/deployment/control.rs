@@ -1,0 +1,399 @@
+//! What an operator asks for. Everything that is asked for becomes an entry in the log first; the supervisor makes it true, now
+//! and after every restart.
+
+use crate::deployment::spec::{
+    CONFIG_BYTES_MAX, DeploymentSpec, FAILURES, PORTS_MAX, SPECS, TaskFailure, failure_prefix, spec_key,
+};
+use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
+use crate::registry::{ComponentEntry, Registry, RegistryError};
+use nodata_log::{
+    Clock, ErrorKind, Expect, Log, LogError, MetadataStore, Name, NameError, Offset, TaskKey, Topic, Tp,
+};
+use nodata_runtime::{GuestLog, GuestMetrics, MetricSeries, Runtime};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use thiserror::Error;
+use tokio::sync::watch;
+
+/// Why a request about a deployment was refused.
+#[derive(Debug, Error)]
+pub enum DeploymentError {
+    #[error("deployment `{name}` does not exist")]
+    Unknown { name: String },
+    #[error("deployment `{name}` exists already")]
+    Exists { name: Name },
+    #[error("deployment `{name}` is being deleted")]
+    Deleting { name: String },
+    #[error("component `{component}` is no {role}; it is {}", if roles.is_empty() { "nothing that can be deployed".to_owned() } else { roles.join(", ") })]
+    Role { component: String, role: &'static str, roles: Vec<String> },
+    #[error("{what}: {count}, at most {max} are allowed")]
+    TooMuch { what: &'static str, count: usize, max: usize },
+    #[error("the deployment would read what it writes: topic `{topic}` is its input and behind port \"{port}\"")]
+    Loop { topic: String, port: String },
+    #[error("offset {offset} is out of range in partition {partition} of `{topic}`: the earliest is {earliest}, the end is {end}")]
+    Start { topic: Name, partition: u32, offset: Offset, earliest: Offset, end: Offset },
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl From<NameError> for DeploymentError {
+    fn from(error: NameError) -> Self {
+        LogError::from(error).into()
+    }
+}
+
+impl DeploymentError {
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            DeploymentError::Unknown { .. } => ErrorKind::NotFound,
+            DeploymentError::Exists { .. } | DeploymentError::Deleting { .. } => ErrorKind::Conflict,
+            DeploymentError::Role { .. }
+            | DeploymentError::TooMuch { .. }
+            | DeploymentError::Loop { .. }
+            | DeploymentError::Start { .. } => ErrorKind::Invalid,
+            DeploymentError::Registry(error) => error.kind(),
+            DeploymentError::Log(error) => error.kind(),
+        }
+    }
+
+    /// A word that a program can match.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            DeploymentError::Unknown { .. } => "UNKNOWN_DEPLOYMENT",
+            DeploymentError::Exists { .. } => "DEPLOYMENT_EXISTS",
+            DeploymentError::Deleting { .. } => "DELETING",
+            DeploymentError::Role { .. } => "ROLE",
+            DeploymentError::TooMuch { .. } => "TOO_MUCH",
+            DeploymentError::Loop { .. } => "LOOP",
+            DeploymentError::Start { .. } => "OUT_OF_RANGE",
+            DeploymentError::Registry(error) => error.reason(),
+            DeploymentError::Log(error) => error.reason(),
+        }
+    }
+}
+
+/// Where a new deployment begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    Earliest,
+    Latest,
+    Offset(Offset),
+}
+
+/// What to deploy.
+#[derive(Clone, Debug)]
+pub struct DeployRequest {
+    pub name: String,
+    pub component: String,
+    /// `None`: the latest upload.
+    pub digest: Option<String>,
+    pub input: String,
+    pub outputs: BTreeMap<String, String>,
+    pub start: StartAt,
+    pub config: BTreeMap<String, String>,
+}
+
+/// A deployment, as it is and as it does.
+#[derive(Clone, Debug)]
+pub struct DeploymentView {
+    pub spec: Arc<DeploymentSpec>,
+    pub tasks: Vec<TaskView>,
+    pub metrics: Vec<MetricSeries>,
+}
+
+/// A task, as it does.
+#[derive(Clone, Debug)]
+pub struct TaskView {
+    pub partition: u32,
+    pub end: Offset,
+    pub report: TaskReport,
+}
+
+impl TaskView {
+    /// Events that are not processed yet.
+    pub fn lag(&self) -> u64 {
+        self.end.saturating_sub(self.report.position)
+    }
+}
+
+/// What this room works with.
+#[derive(Clone)]
+pub struct DeploymentsParts {
+    pub log: Arc<dyn Log>,
+    pub meta: Arc<dyn MetadataStore>,
+    pub registry: Registry,
+    pub runtime: Runtime,
+    pub clock: Arc<dyn Clock>,
+    /// Numbers that are used once: they name the positions and the state of a deployment.
+    pub chance: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// The deployments of a server. Cheap to clone.
+#[derive(Clone)]
+pub struct Deployments {
+    pub(crate) parts: DeploymentsParts,
+    live: Arc<Mutex<BTreeMap<String, Live>>>,
+    /// Moves whenever a task begins or ends, or a deployment is gone.
+    moved: watch::Sender<u64>,
+}
+
+/// A deployment that the supervisor knows.
+pub(crate) struct Live {
+    pub(crate) owner: u64,
+    pub(crate) guest_log: Arc<GuestLog>,
+    pub(crate) metrics: Arc<GuestMetrics>,
+    pub(crate) tasks: BTreeMap<u32, LiveTask>,
+}
+
+pub(crate) struct LiveTask {
+    pub(crate) status: Arc<TaskStatus>,
+    pub(crate) is_running: bool,
+}
+
+impl Deployments {
+    pub(crate) fn new(parts: DeploymentsParts) -> Self {
+        Self { parts, live: Arc::default(), moved: watch::Sender::new(0) }
+    }
+
+    pub(crate) fn live(&self) -> MutexGuard<'_, BTreeMap<String, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_moved(&self) {
+        self.moved.send_modify(|count| *count += 1);
+    }
+
+    /// Makes a deployment. Where it begins is decided here.
+    pub async fn deploy(&self, request: DeployRequest) -> Result<DeploymentView, DeploymentError> {
+        let DeployRequest { name, component, digest, input, outputs, start, config } = request;
+        let name = DeploymentSpec::check_name(&name)?;
+        let config_bytes = config.iter().map(|(key, value)| key.len() + value.len()).sum();
+        for (what, count, max) in
+            [("bytes of configuration", config_bytes, CONFIG_BYTES_MAX), ("ports", outputs.len(), PORTS_MAX)]
+        {
+            if count > max {
+                return Err(DeploymentError::TooMuch { what, count, max });
+            }
+        }
+        let topic = self.parts.log.topic(&Name::new(&input)?)?;
+        for (port, output) in &outputs {
+            let output = self.parts.log.topic(&Name::new(output)?)?;
+            if output.id == topic.id {
+                return Err(DeploymentError::Loop { topic: input, port: port.clone() });
+            }
+        }
+        let component = self.parts.registry.find(&Name::new(&component)?, digest.as_deref()).await?;
+        let ComponentEntry { name: component, digest, roles, .. } = component;
+        if !roles.iter().any(|role| role == "transform") {
+            return Err(DeploymentError::Role { component, role: "transform", roles });
+        }
+        let spec = DeploymentSpec {
+            name: name.to_string(),
+            owner: (self.parts.chance)(),
+            component,
+            digest,
+            start: self.start(&topic, start)?,
+            input,
+            input_id: topic.id.0,
+            outputs,
+            config,
+            created_us: self.parts.clock.now_us(),
+            paused: false,
+            deleting: false,
+        };
+        match self.parts.meta.meta_put(&spec.key(), Expect::Absent, Some(spec.to_bytes()?)) {
+            Ok(put) => put.await?,
+            Err(LogError::MetaConflict { .. }) => return Err(DeploymentError::Exists { name }),
+            Err(error) => return Err(error.into()),
+        };
+        self.view(Arc::new(spec)).await
+    }
+
+    fn start(&self, topic: &Topic, start: StartAt) -> Result<Vec<Offset>, DeploymentError> {
+        topic
+            .partitions()
+            .map(|tp| {
+                let bounds = self.parts.log.bounds(tp)?;
+                match start {
+                    StartAt::Earliest => Ok(bounds.earliest),
+                    StartAt::Latest => Ok(bounds.end),
+                    StartAt::Offset(offset) if (bounds.earliest..=bounds.end).contains(&offset) => Ok(offset),
+                    StartAt::Offset(offset) => Err(DeploymentError::Start {
+                        topic: topic.name.clone(),
+                        partition: tp.partition,
+                        offset,
+                        earliest: bounds.earliest,
+                        end: bounds.end,
+                    }),
+                }
+            })
+            .collect()
+    }
+
+    /// Every deployment, by name.
+    pub async fn list(&self) -> Result<Vec<DeploymentView>, DeploymentError> {
+        let mut views = Vec::new();
+        for spec in self.specs().await? {
+            views.push(self.view(spec).await?);
+        }
+        Ok(views)
+    }
+
+    /// One deployment.
+    pub async fn describe(&self, name: &str) -> Result<DeploymentView, DeploymentError> {
+        let (spec, _) = self.spec(name).await?;
+        self.view(Arc::new(spec)).await
+    }
+
+    /// Pauses a deployment, and waits until none of its tasks works any more.
+    pub async fn pause(&self, name: &str) -> Result<DeploymentView, DeploymentError> {
+        let spec = self.change(name, |spec| spec.paused = true).await?;
+        self.wait_until(|live| {
+            live.get(name).is_none_or(|live| live.tasks.values().all(|task| !task.is_running))
+        })
+        .await;
+        self.view(Arc::new(spec)).await
+    }
+
+    /// Lets a deployment go on, and tasks that failed try again.
+    pub async fn resume(&self, name: &str) -> Result<DeploymentView, DeploymentError> {
+        let spec = self.change(name, |spec| spec.paused = false).await?;
+        for (key, _) in self.parts.meta.meta_list(&failure_prefix(name)).await? {
+            self.parts.meta.meta_put(&key, Expect::Any, None)?.await?;
+        }
+        self.view(Arc::new(spec)).await
+    }
+
+    /// Deletes a deployment, and waits until its tasks have ended and its positions and state are forgotten.
+    pub async fn delete(&self, name: &str) -> Result<(), DeploymentError> {
+        let mut version = self.parts.meta.meta_version();
+        match self.change(name, |spec| spec.deleting = true).await {
+            Ok(_) | Err(DeploymentError::Deleting { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        loop {
+            version.mark_unchanged();
+            match self.spec(name).await {
+                Err(DeploymentError::Unknown { .. }) => return Ok(()),
+                Err(error) => return Err(error),
+                Ok(_) => {}
+            }
+            if version.changed().await.is_err() {
+                return Err(LogError::Stopping.into());
+            }
+        }
+    }
+
+    /// What the components of a deployment printed.
+    pub async fn log_of(&self, name: &str) -> Result<Arc<GuestLog>, DeploymentError> {
+        let (spec, _) = self.spec(name).await?;
+        // A deployment that was made a moment ago may not be known to the supervisor yet.
+        self.wait_until(|live| live.get(name).is_some_and(|live| live.owner == spec.owner)).await;
+        let live = self.live();
+        live.get(name).map(|live| live.guest_log.clone()).ok_or(DeploymentError::Unknown { name: name.to_owned() })
+    }
+
+    async fn wait_until(&self, is_so: impl Fn(&BTreeMap<String, Live>) -> bool) {
+        let mut moved = self.moved.subscribe();
+        while !is_so(&self.live()) {
+            if moved.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    pub(crate) async fn specs(&self) -> Result<Vec<Arc<DeploymentSpec>>, LogError> {
+        let listed = self.parts.meta.meta_list(SPECS).await?;
+        listed.iter().map(|(key, entry)| DeploymentSpec::read(key, entry).map(Arc::new)).collect()
+    }
+
+    pub(crate) async fn failures(&self) -> Result<BTreeMap<(String, u32), TaskFailure>, LogError> {
+        let mut failures = BTreeMap::new();
+        for (key, entry) in self.parts.meta.meta_list(FAILURES).await? {
+            let path = key.strip_prefix(FAILURES).and_then(|path| path.rsplit_once('/'));
+            if let Some((name, partition)) = path.and_then(|(name, number)| Some((name, number.parse().ok()?))) {
+                failures.insert((name.to_owned(), partition), TaskFailure::read(&key, &entry)?);
+            }
+        }
+        Ok(failures)
+    }
+
+    async fn spec(&self, name: &str) -> Result<(DeploymentSpec, u64), DeploymentError> {
+        DeploymentSpec::check_name(name)?;
+        let key = spec_key(name);
+        match self.parts.meta.meta_get(&key).await? {
+            Some(entry) => Ok((DeploymentSpec::read(&key, &entry)?, entry.version)),
+            None => Err(DeploymentError::Unknown { name: name.to_owned() }),
+        }
+    }
+
+    /// Changes a deployment, whoever else changes it at the same time.
+    async fn change(
+        &self,
+        name: &str,
+        change: impl Fn(&mut DeploymentSpec),
+    ) -> Result<DeploymentSpec, DeploymentError> {
+        loop {
+            let (mut spec, version) = self.spec(name).await?;
+            if spec.deleting {
+                return Err(DeploymentError::Deleting { name: name.to_owned() });
+            }
+            let before = spec.clone();
+            change(&mut spec);
+            if spec == before {
+                return Ok(spec);
+            }
+            match self.parts.meta.meta_put(&spec.key(), Expect::Version(version), Some(spec.to_bytes()?)) {
+                Ok(put) => {
+                    put.await?;
+                    return Ok(spec);
+                }
+                // What was read is older than what is on its way; it is durable in a moment.
+                Err(LogError::MetaConflict { .. }) => self.parts.log.barrier()?.await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn view(&self, spec: Arc<DeploymentSpec>) -> Result<DeploymentView, DeploymentError> {
+        let partitions: Vec<Tp> = match self.parts.log.topic_by_id(spec.input_id()) {
+            Ok(topic) => topic.partitions().collect(),
+            Err(_) => Vec::new(),
+        };
+        let failures = self.failures().await?;
+        let live = self.live();
+        let known = live.get(&spec.name).filter(|live| live.owner == spec.owner);
+        let tasks = partitions.into_iter().map(|tp| {
+            let task = known.and_then(|live| live.tasks.get(&tp.partition));
+            let mut report = task.map(|task| task.status.report()).unwrap_or_default();
+            let is_running = task.is_some_and(|task| task.is_running);
+            if !is_running {
+                match failures.get(&(spec.name.clone(), tp.partition)) {
+                    Some(failure) => {
+                        let TaskReport { events_in, events_out, events_rejected, .. } = report;
+                        report = TaskReport { events_in, events_out, events_rejected, ..TaskReport::failed(failure) };
+                    }
+                    None if spec.paused => report.state = TaskState::Paused,
+                    None => report.state = TaskState::Starting,
+                }
+            }
+            // The log knows best how far it has come.
+            let committed = self.parts.log.task_position(TaskKey { owner: spec.owner(), source: tp }).next;
+            report.position = committed.unwrap_or_else(|| spec.start_of(tp.partition));
+            let end = self.parts.log.bounds(tp).map_or(report.position, |bounds| bounds.end);
+            TaskView { partition: tp.partition, end, report }
+        });
+        let tasks = tasks.collect();
+        let metrics = known.map(|live| live.metrics.snapshot().series).unwrap_or_default();
+        Ok(DeploymentView { spec: spec.clone(), tasks, metrics })
+    }
+
+    /// The names of the deployments that read from a topic or write to it.
+    pub async fn users_of(&self, topic: &str) -> Result<Vec<String>, LogError> {
+        let specs = self.specs().await?;
+        Ok(specs.iter().filter(|spec| spec.uses(topic)).map(|spec| spec.name.clone()).collect())
+    }
+}

@@ -1,0 +1,14 @@
+//! What runs: deployments as operators decided them, and the tasks that make them true.
+
+mod control; // what an operator asks for
+mod dead_letters; // rejected events
+mod pace; // how many events at once
+mod spec; // what should run
+mod status; // how it is doing
+mod supervisor; // makes it run
+mod task; // one deployment on one partition
+
+pub use control::{DeployRequest, DeploymentError, DeploymentView, Deployments, DeploymentsParts, StartAt, TaskView};
+pub use spec::{DeploymentSpec, TaskFailure};
+pub use status::{TaskReport, TaskState};
+pub use supervisor::Supervisor;

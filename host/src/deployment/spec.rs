@@ -1,0 +1,128 @@
+//! What should run: a deployment as an operator decided it, kept as a metadata entry.
+
+use nodata_log::{LogError, MetaEntry, Name, Offset, OwnerId, TimestampUs, TopicId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Keys of deployments.
+pub(crate) const SPECS: &str = "deployment/";
+/// Keys of tasks that are paused because their component failed.
+pub(crate) const FAILURES: &str = "deployment-failure/";
+
+/// Longest name of a deployment: `.dlq` fits behind it.
+pub const DEPLOYMENT_NAME_BYTES_MAX: usize = 128;
+
+/// Bytes of all configuration together.
+pub const CONFIG_BYTES_MAX: usize = 64 << 10;
+
+/// Ports of one deployment.
+pub const PORTS_MAX: usize = 64;
+
+/// What should run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentSpec {
+    pub name: String,
+    /// Names positions and state in the log. Never used again.
+    pub owner: u64,
+    pub component: String,
+    pub digest: String,
+    pub input: String,
+    /// A topic of the same name that is made later is another one.
+    pub input_id: u32,
+    /// Topics by port.
+    pub outputs: BTreeMap<String, String>,
+    pub config: BTreeMap<String, String>,
+    /// Where each partition began when the deployment was made. Partitions that are added later begin at their first event.
+    pub start: Vec<Offset>,
+    pub created_us: TimestampUs,
+    pub paused: bool,
+    /// It is on its way out: tasks stop, then positions and state are forgotten, then this entry goes.
+    pub deleting: bool,
+}
+
+impl DeploymentSpec {
+    pub(crate) fn owner(&self) -> OwnerId {
+        OwnerId(self.owner)
+    }
+
+    pub(crate) fn input_id(&self) -> TopicId {
+        TopicId(self.input_id)
+    }
+
+    /// Where the rejected events go.
+    pub fn dead_letters(&self) -> String {
+        format!("{}.dlq", self.name)
+    }
+
+    /// Whether it reads from a topic or writes to it.
+    pub(crate) fn uses(&self, topic: &str) -> bool {
+        self.input == topic || self.outputs.values().any(|output| output == topic) || self.dead_letters() == topic
+    }
+
+    pub(crate) fn key(&self) -> String {
+        spec_key(&self.name)
+    }
+
+    pub(crate) fn to_bytes(&self) -> Result<bytes::Bytes, LogError> {
+        encode(&self.key(), self)
+    }
+
+    pub(crate) fn read(key: &str, entry: &MetaEntry) -> Result<Self, LogError> {
+        decode(key, &entry.value)
+    }
+
+    /// Checks a name.
+    pub(crate) fn check_name(name: &str) -> Result<Name, LogError> {
+        let checked = Name::new(name)?;
+        if name.len() > DEPLOYMENT_NAME_BYTES_MAX {
+            let (bytes, bytes_max) = (name.len(), DEPLOYMENT_NAME_BYTES_MAX);
+            return Err(LogError::MetaTooLarge { key: name.chars().take(32).collect(), bytes, bytes_max });
+        }
+        Ok(checked)
+    }
+}
+
+/// Why a task is paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskFailure {
+    /// The first event of the batch that failed.
+    pub position: Offset,
+    pub attempts: u32,
+    pub reason: String,
+    pub last_lines: Vec<String>,
+    pub time_us: TimestampUs,
+}
+
+impl TaskFailure {
+    pub(crate) fn to_bytes(&self, key: &str) -> Result<bytes::Bytes, LogError> {
+        encode(key, self)
+    }
+
+    pub(crate) fn read(key: &str, entry: &MetaEntry) -> Result<Self, LogError> {
+        decode(key, &entry.value)
+    }
+}
+
+pub(crate) fn spec_key(name: &str) -> String {
+    format!("{SPECS}{name}")
+}
+
+pub(crate) fn failure_prefix(name: &str) -> String {
+    format!("{FAILURES}{name}/")
+}
+
+pub(crate) fn failure_key(name: &str, partition: u32) -> String {
+    format!("{FAILURES}{name}/{partition}")
+}
+
+fn encode(key: &str, value: &impl Serialize) -> Result<bytes::Bytes, LogError> {
+    serde_json::to_vec(value).map(Into::into).map_err(|error| damaged(key, &error))
+}
+
+fn decode<T: for<'a> Deserialize<'a>>(key: &str, value: &[u8]) -> Result<T, LogError> {
+    serde_json::from_slice(value).map_err(|error| damaged(key, &error))
+}
+
+fn damaged(key: &str, error: &serde_json::Error) -> LogError {
+    LogError::Damaged { place: format!("metadata entry `{key}`"), what: error.to_string() }
+}

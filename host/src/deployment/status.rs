@@ -1,0 +1,81 @@
+//! How a task is doing, for whoever asks.
+
+use crate::deployment::spec::TaskFailure;
+use nodata_log::Offset;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// What a task does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskState {
+    #[default]
+    Starting,
+    /// Processing, or waiting for events.
+    Running,
+    /// Waiting to try a batch again.
+    Retrying,
+    /// An operator paused it.
+    Paused,
+    /// Its component failed.
+    Failed,
+}
+
+/// How a task is doing.
+#[derive(Clone, Debug, Default)]
+pub struct TaskReport {
+    pub state: TaskState,
+    pub position: Offset,
+    /// Tries of the batch at `position` that failed.
+    pub attempts: u32,
+    pub reason: String,
+    pub last_lines: Vec<String>,
+    pub events_in: u64,
+    pub events_out: u64,
+    pub events_rejected: u64,
+    pub memory_bytes: u64,
+}
+
+impl TaskReport {
+    /// The report of a task that is paused because its component failed.
+    pub(crate) fn failed(failure: &TaskFailure) -> Self {
+        Self {
+            state: TaskState::Failed,
+            position: failure.position,
+            attempts: failure.attempts,
+            reason: failure.reason.clone(),
+            last_lines: failure.last_lines.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The report of a task, as it changes.
+#[derive(Debug)]
+pub(crate) struct TaskStatus {
+    report: Mutex<TaskReport>,
+    state: watch::Sender<TaskState>,
+}
+
+impl Default for TaskStatus {
+    fn default() -> Self {
+        Self { report: Mutex::default(), state: watch::Sender::new(TaskState::Starting) }
+    }
+}
+
+impl TaskStatus {
+    pub(crate) fn report(&self) -> TaskReport {
+        self.lock().clone()
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut TaskReport)) {
+        let mut report = self.lock();
+        change(&mut report);
+        let state = report.state;
+        drop(report);
+        self.state.send_if_modified(|known| std::mem::replace(known, state) != state);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TaskReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,284 @@
+//! Makes true what should run: compares the entries in the log with the tasks there are, whenever either changes.
+
+use crate::deployment::control::{Deployments, DeploymentsParts, Live, LiveTask};
+use crate::deployment::spec::{DeploymentSpec, TaskFailure, failure_key, failure_prefix};
+use crate::deployment::status::TaskStatus;
+use crate::deployment::task::{Task, TaskEnd, TaskSettings};
+use nodata_log::{Change, Expect, LogError, Offset, Tp};
+use nodata_runtime::{Digest, GuestLog, GuestMetrics};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Wait before a task that could not be started, or that the log refused, is started again.
+const RESTART_WAIT: Duration = Duration::from_secs(1);
+
+/// Names a running task.
+type Running = (u64, u32);
+
+/// The supervisor. Tasks run as long as it does.
+pub struct Supervisor {
+    deployments: Deployments,
+    running: HashMap<Running, CancellationToken>,
+    tasks: JoinSet<(String, Running, TaskEnd)>,
+}
+
+impl Supervisor {
+    /// A supervisor, and the handle for whoever asks for deployments.
+    pub fn new(parts: DeploymentsParts) -> (Self, Deployments) {
+        let deployments = Deployments::new(parts);
+        let supervisor =
+            Self { deployments: deployments.clone(), running: HashMap::new(), tasks: JoinSet::new() };
+        (supervisor, deployments)
+    }
+
+    /// Supervises until it is asked to stop, and then waits until every task has finished the batch in hand.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut version = self.deployments.parts.meta.meta_version();
+        let mut changes = self.deployments.parts.log.changes();
+        version.mark_changed();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                // Tasks that ended first: an entry may wait for them.
+                Some(ended) = self.tasks.join_next() => self.ended(ended).await,
+                changed = version.changed() => if changed.is_err() { break },
+                changed = changes.recv() => match changed {
+                    Ok(changes) if !changes.iter().any(|change| matches!(change, Change::Topic(_))) => continue,
+                    Err(broadcast::error::RecvError::Closed) => break,
+                    _ => {}
+                },
+            }
+            if let Err(error) = self.reconcile().await {
+                if matches!(error, LogError::Stopping | LogError::Failed { .. }) {
+                    break;
+                }
+                tracing::error!(%error, "the deployments could not be brought up to date; trying again");
+                tokio::time::sleep(RESTART_WAIT).await;
+                version.mark_changed();
+            }
+        }
+        self.running.values().for_each(CancellationToken::cancel);
+        while let Some(ended) = self.tasks.join_next().await {
+            self.ended(ended).await;
+        }
+    }
+
+    async fn reconcile(&mut self) -> Result<(), LogError> {
+        let specs = self.deployments.specs().await?;
+        let failures = self.deployments.failures().await?;
+        self.forget_deleted(&specs);
+        for spec in specs {
+            self.introduce(&spec);
+            if spec.deleting {
+                if self.stop_tasks(&spec) {
+                    self.bury(&spec).await?;
+                }
+                continue;
+            }
+            if spec.paused {
+                self.stop_tasks(&spec);
+                continue;
+            }
+            let Ok(topic) = self.deployments.parts.log.topic_by_id(spec.input_id()) else { continue };
+            for tp in topic.partitions() {
+                let has_failed = failures.contains_key(&(spec.name.clone(), tp.partition));
+                if !has_failed && !self.running.contains_key(&(spec.owner, tp.partition)) {
+                    self.start(&spec, tp);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a deployment known.
+    fn introduce(&self, spec: &DeploymentSpec) {
+        let mut live = self.deployments.live();
+        if live.get(&spec.name).is_some_and(|live| live.owner == spec.owner) {
+            return;
+        }
+        let guest_log = Arc::new(GuestLog::new(self.deployments.parts.clock.clone()));
+        let known =
+            Live { owner: spec.owner, guest_log, metrics: Arc::new(GuestMetrics::default()), tasks: Default::default() };
+        live.insert(spec.name.clone(), known);
+        drop(live);
+        self.deployments.has_moved();
+    }
+
+    fn forget_deleted(&self, specs: &[Arc<DeploymentSpec>]) {
+        let mut live = self.deployments.live();
+        let before = live.len();
+        live.retain(|_, live| specs.iter().any(|spec| spec.owner == live.owner));
+        let has_moved = live.len() != before;
+        drop(live);
+        if has_moved {
+            self.deployments.has_moved();
+        }
+    }
+
+    /// Asks the tasks of a deployment to stop; true when none is left.
+    fn stop_tasks(&self, spec: &DeploymentSpec) -> bool {
+        let mut none = true;
+        for ((owner, _), stop) in &self.running {
+            if *owner == spec.owner {
+                stop.cancel();
+                none = false;
+            }
+        }
+        none
+    }
+
+    /// The last steps of a deletion. Each can be repeated, so a crash between them does no harm.
+    async fn bury(&self, spec: &DeploymentSpec) -> Result<(), LogError> {
+        let DeploymentsParts { log, meta, .. } = &self.deployments.parts;
+        log.forget_owner(spec.owner())?.await?;
+        for (key, _) in meta.meta_list(&failure_prefix(&spec.name)).await? {
+            meta.meta_put(&key, Expect::Any, None)?.await?;
+        }
+        meta.meta_put(&spec.key(), Expect::Any, None)?.await?;
+        Ok(())
+    }
+
+    fn start(&mut self, spec: &Arc<DeploymentSpec>, source: Tp) {
+        let parts = self.deployments.parts.clone();
+        let stop = CancellationToken::new();
+        let status = Arc::new(TaskStatus::default());
+        let mut live = self.deployments.live();
+        let Some(known) = live.get_mut(&spec.name) else { return };
+        let (guest_log, metrics) = (known.guest_log.clone(), known.metrics.clone());
+        known.tasks.insert(source.partition, LiveTask { status: status.clone(), is_running: true });
+        drop(live);
+        self.running.insert((spec.owner, source.partition), stop.clone());
+
+        let spec = spec.clone();
+        let name = spec.name.clone();
+        let id = (spec.owner, source.partition);
+        self.tasks.spawn(async move {
+            let start = spec.start_of(source.partition);
+            let load = Loading { parts: &parts, spec: &spec, status: &status, stop: &stop, guest_log: &guest_log };
+            let Some(program) = load.program(source.partition).await else { return (name, id, TaskEnd::Stopped) };
+            let settings = TaskSettings {
+                spec: spec.clone(),
+                source,
+                start,
+                log: parts.log.clone(),
+                clock: parts.clock.clone(),
+                program,
+                guest_log: guest_log.clone(),
+                metrics,
+                status: status.clone(),
+                stop: stop.clone(),
+            };
+            let end = match parts.runtime.spawn(Task::run(settings)).await {
+                Ok(end) => end,
+                Err(error) if error.is_panic() => {
+                    let reason = "the host failed while it worked for this task; please report it".to_owned();
+                    let report = status.report();
+                    TaskEnd::Failed(TaskFailure {
+                        position: report.position,
+                        attempts: report.attempts,
+                        reason,
+                        last_lines: Vec::new(),
+                        time_us: parts.clock.now_us(),
+                    })
+                }
+                Err(_) => TaskEnd::Stopped,
+            };
+            if matches!(end, TaskEnd::Superseded | TaskEnd::Log(_)) {
+                tokio::select! {
+                    () = tokio::time::sleep(RESTART_WAIT) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            (name, id, end)
+        });
+        self.deployments.has_moved();
+    }
+
+    async fn ended(&mut self, ended: Result<(String, Running, TaskEnd), tokio::task::JoinError>) {
+        let Ok((name, id, end)) = ended else {
+            tracing::error!("a task ended without a word");
+            return;
+        };
+        let (_, partition) = id;
+        self.running.remove(&id);
+        match end {
+            TaskEnd::Stopped => {}
+            TaskEnd::Superseded => tracing::info!(deployment = name, partition, "someone else works for a task; it starts again"),
+            TaskEnd::Log(error) => {
+                tracing::warn!(deployment = name, partition, %error, "the log refused a task; it starts again");
+            }
+            TaskEnd::Failed(failure) => self.failed(&name, partition, failure).await,
+        }
+        if let Some(task) = self.deployments.live().get_mut(&name).and_then(|live| live.tasks.get_mut(&partition)) {
+            task.is_running = false;
+        }
+        self.deployments.has_moved();
+    }
+
+    /// Writes down why a task is paused, so that it stays paused after a restart and everyone can see why.
+    async fn failed(&self, name: &str, partition: u32, failure: TaskFailure) {
+        tracing::warn!(deployment = name, partition, reason = failure.reason, "a task is paused because its component failed");
+        if let Some(live) = self.deployments.live().get(name) {
+            live.guest_log.note(partition, &format!("the task is paused: {}", failure.reason));
+        }
+        let key = failure_key(name, partition);
+        loop {
+            let put = failure
+                .to_bytes(&key)
+                .and_then(|bytes| self.deployments.parts.meta.meta_put(&key, Expect::Any, Some(bytes)));
+            let written = match put {
+                Ok(put) => put.await,
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(_) | Err(LogError::Stopping | LogError::Failed { .. }) => return,
+                Err(error) => {
+                    tracing::warn!(deployment = name, partition, %error, "a failure could not be written down; trying again");
+                    tokio::time::sleep(RESTART_WAIT).await;
+                }
+            }
+        }
+    }
+}
+
+/// Loads the program of a task, and tries again as long as it cannot be loaded.
+struct Loading<'a> {
+    parts: &'a DeploymentsParts,
+    spec: &'a DeploymentSpec,
+    status: &'a TaskStatus,
+    stop: &'a CancellationToken,
+    guest_log: &'a GuestLog,
+}
+
+impl Loading<'_> {
+    async fn program(&self, partition: u32) -> Option<nodata_runtime::Program> {
+        loop {
+            let loaded = match self.spec.digest.parse::<Digest>() {
+                Ok(digest) => self.parts.registry.load(digest).await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            let reason = match loaded {
+                Ok(program) => return Some(program),
+                Err(reason) => format!("component `{}` cannot be loaded: {reason}", self.spec.component),
+            };
+            self.guest_log.note(partition, &reason);
+            self.status.update(|report| report.reason = reason);
+            tokio::select! {
+                () = tokio::time::sleep(RESTART_WAIT * 10) => {}
+                () = self.stop.cancelled() => return None,
+            }
+        }
+    }
+}
+
+impl DeploymentSpec {
+    /// Where a partition begins.
+    pub(crate) fn start_of(&self, partition: u32) -> Offset {
+        self.start.get(partition as usize).copied().unwrap_or(0)
+    }
+}

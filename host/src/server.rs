@@ -1,0 +1,176 @@
+//! The server: the one place where the rooms are built and handed to each other.
+//!
+//! It starts from the vault outward: the log recovers, the runtime starts, tasks go on from their positions, the door opens
+//! last. It stops from the street inward: the door closes, tasks finish the batch in hand, the log flushes, the process ends.
+
+use crate::api::{self, ApiParts};
+use crate::deployment::{DeploymentsParts, Supervisor};
+use crate::registry::Registry;
+use crate::settings::ServeSettings;
+use nodata_log::fs::Fs;
+use nodata_log::fs::real::RealFs;
+use nodata_log::{Clock, EmbeddedLog, ErrorKind, Log, MetadataStore, OpenError, Options, RecoveryReport, SystemClock};
+use nodata_runtime::{Compiler, Runtime, RuntimeOptions, StartError};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How long requests in hand may take when the server stops. Streams are ended at once.
+const DOOR_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long calls in hand may take when the server stops: as long as a call may.
+const TASK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a server could not be started, or ended.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("cannot {doing} {place}: {source}")]
+    Io { doing: &'static str, place: String, source: io::Error },
+    #[error(transparent)]
+    Runtime(#[from] StartError),
+    #[error("serving failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+impl ServerError {
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ServerError::Open(error) => error.kind(),
+            ServerError::Runtime(error) => error.kind(),
+            ServerError::Io { .. } | ServerError::Serve(_) => ErrorKind::Unavailable,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ServerError::Io { doing: "listen on", .. } => {
+                Some("is another server running there? `--listen 127.0.0.1:0` takes a free port".to_owned())
+            }
+            ServerError::Open(OpenError::InUse { .. }) => {
+                Some("stop that server, or give this one another directory with `--data`".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    address: SocketAddr,
+    report: RecoveryReport,
+    stop: CancellationToken,
+    door: JoinHandle<Result<(), tonic::transport::Error>>,
+    supervisor: JoinHandle<()>,
+    runtime: Runtime,
+    log: Arc<EmbeddedLog>,
+}
+
+impl Server {
+    /// Starts a server. It answers when this returns.
+    pub async fn start(settings: ServeSettings, compiler: Compiler) -> Result<Self, ServerError> {
+        let place = settings.data.display().to_string();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+
+        let fs: Arc<dyn Fs> = Arc::new(RealFs::new(&settings.data).map_err(io_error("create", &place))?);
+        let options = Options { ring_bytes: settings.ring_bytes, ..Options::new(chance()) };
+        let (log, report) = EmbeddedLog::open(options, &place, fs.clone(), clock.clone())?;
+        log.start().map_err(io_error("start the threads of", &place))?;
+        let log = Arc::new(log);
+
+        let cache = settings.data.join("cache");
+        let runtime = Runtime::start(RuntimeOptions {
+            guest_threads: settings.guest_threads,
+            memory_bytes_max: settings.guest_memory_bytes,
+            ..RuntimeOptions::new(compiler, cache, clock.clone())
+        })?;
+        let meta: Arc<dyn MetadataStore> = log.clone();
+        let events: Arc<dyn Log> = log.clone();
+        let registry = Registry::open(fs, meta.clone(), runtime.clone(), clock.clone())
+            .map_err(io_error("create the components of", &place))?;
+
+        let stop = CancellationToken::new();
+        let (supervisor, deployments) = Supervisor::new(DeploymentsParts {
+            log: events.clone(),
+            meta,
+            registry: registry.clone(),
+            runtime: runtime.clone(),
+            clock: clock.clone(),
+            chance: Arc::new(chance),
+        });
+        let supervisor = tokio::spawn(supervisor.run(stop.clone()));
+
+        let listening = settings.listen.to_string();
+        let listener = TcpListener::bind(settings.listen).await.map_err(io_error("listen on", &listening))?;
+        let address = listener.local_addr().map_err(io_error("listen on", &listening))?;
+        let parts = ApiParts { log: events, clock, registry, deployments };
+        let door = tokio::spawn(api::serve(listener, parts, stop.clone()));
+        Ok(Self { address, report, stop, door, supervisor, runtime, log })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the start found in the store.
+    pub fn report(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// Bytes that were written to the log since the start.
+    pub fn written_bytes(&self) -> u64 {
+        self.log.written_bytes()
+    }
+
+    /// Waits until the door closes by itself, which it only does when it fails.
+    pub async fn failed(&mut self) -> ServerError {
+        match (&mut self.door).await {
+            Ok(Err(error)) => error.into(),
+            _ => ServerError::Io {
+                doing: "serve",
+                place: self.address.to_string(),
+                source: io::Error::other("the door closed by itself"),
+            },
+        }
+    }
+
+    /// Stops in order. What was acknowledged is safe whether this is called or not.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(DOOR_PATIENCE, self.door).await.is_err() {
+            tracing::warn!("some requests did not end in time");
+        }
+        if tokio::time::timeout(TASK_PATIENCE, self.supervisor).await.is_err() {
+            tracing::warn!("some components did not end in time; what they did since their last commit is dropped");
+        }
+        self.runtime.stop(Duration::from_secs(1)).await;
+        let log = self.log;
+        if let Err(error) = tokio::task::spawn_blocking(move || log.stop()).await {
+            tracing::error!(%error, "the log did not stop in order");
+        }
+    }
+}
+
+fn io_error(doing: &'static str, place: &str) -> impl FnOnce(io::Error) -> ServerError {
+    let place = place.to_owned();
+    move |source| ServerError::Io { doing, place, source }
+}
+
+/// A number that is used once.
+fn chance() -> u64 {
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        // Without randomness of the system, the time has to do.
+        Err(_) => SystemClock.now_us() as u64,
+    }
+}

@@ -1,0 +1,33 @@
+//! What an operator decides about a server: plain data, complete and checked.
+
+use nodata_runtime::limits::HOST_MEMORY_BYTES;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Settings of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeSettings {
+    /// Where the store is. It is made if it is not there.
+    pub data: PathBuf,
+    /// Where gRPC is served. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Threads that run components.
+    pub guest_threads: usize,
+    /// Memory of all instances of components together.
+    pub guest_memory_bytes: u64,
+    /// Memory for recent events.
+    pub ring_bytes: u64,
+}
+
+impl ServeSettings {
+    /// The defaults, for a store at this place.
+    pub fn new(data: PathBuf, listen: SocketAddr) -> Self {
+        Self {
+            data,
+            listen,
+            guest_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            guest_memory_bytes: HOST_MEMORY_BYTES,
+            ring_bytes: nodata_log::limits::RING_BYTES,
+        }
+    }
+}

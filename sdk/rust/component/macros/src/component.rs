@@ -1,0 +1,297 @@
+//! What is checked here is what the compiler would explain badly. Whether the types are the right ones it says itself,
+//! at a line that is generated for it with the places of the author's own.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Error, FnArg, Generics, Item, ItemFn, ItemImpl, Result, ReturnType, Safety, Signature};
+
+const SIGNATURE: &str = "`fn name(events: Events<'_>, out: &mut Output<'_>) -> Result<()>`";
+
+/// The item, with what makes a component of it behind. If it cannot be one, the item stays and the reason is behind
+/// it, so that the author sees one error and not fifty.
+pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let generated = match generate(arguments, item.clone()) {
+        Ok(generated) => quote! {
+            #generated
+
+            // Two of these say on every target, and in words, what two exports of one name would say only when a
+            // component is built.
+            #[allow(dead_code, reason = "it only has a name")]
+            struct ACrateHoldsOneComponent;
+        },
+        Err(error) => error.into_compile_error(),
+    };
+    quote!(#item #generated)
+}
+
+fn generate(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
+    if !arguments.is_empty() {
+        return Err(Error::new_spanned(
+            arguments,
+            "`#[component]` takes no arguments: what a component reads and writes is said when it is deployed",
+        ));
+    }
+    match syn::parse2(item)? {
+        Item::Fn(function) => of_function(&function),
+        Item::Impl(implementation) => of_implementation(&implementation),
+        other => Err(Error::new(
+            first_token(&other),
+            format!("`#[component]` stands before a function {SIGNATURE} or before `impl Transform for Type`"),
+        )),
+    }
+}
+
+fn of_function(function: &ItemFn) -> Result<TokenStream> {
+    check_signature(&function.sig)?;
+    let name = &function.sig.ident;
+    // The types are compared here and nowhere else, so the places are those of the signature.
+    let signature = function.sig.inputs.span();
+    let check = quote_spanned!(signature=> const _: ::nodata_component::__private::Process = #name;);
+    Ok(quote! {
+        #check
+
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            struct Exported;
+
+            impl ::nodata_component::__private::Guest for Exported {
+                fn process(
+                    input: &::nodata_component::__private::Batch,
+                    out: &::nodata_component::__private::Collector,
+                ) -> ::core::result::Result<(), ::nodata_component::__private::Error> {
+                    ::nodata_component::__private::export_function(#name, input, out)
+                }
+            }
+
+            ::nodata_component::__private::export!(Exported with_types_in ::nodata_component::__private::bindings);
+        };
+    })
+}
+
+fn check_signature(signature: &Signature) -> Result<()> {
+    let refuse = |span: Span, why: &str| Err(Error::new(span, format!("{why}; a component is {SIGNATURE}")));
+    if let Some(token) = &signature.asyncness {
+        return refuse(
+            token.span(),
+            "a component is not async: the host runs many at the same time, and each call of one has its events \
+             already",
+        );
+    }
+    if let Safety::Unsafe(token) = &signature.safety {
+        return refuse(token.span(), "a component is not unsafe to call");
+    }
+    if let Some(token) = &signature.constness {
+        return refuse(token.span(), "a component is not const");
+    }
+    if let Some(abi) = &signature.abi {
+        return refuse(abi.span(), "a component has no ABI of its own: the attribute exports it");
+    }
+    check_generics(&signature.generics, "a component is called by the host, which chooses no types")?;
+    if let Some(receiver) = signature.receiver() {
+        return refuse(receiver.span(), "a component that keeps something is `impl Transform for Type`, not a method");
+    }
+    let typed = signature.inputs.iter().filter(|input| matches!(input, FnArg::Typed(_))).count();
+    if typed != 2 {
+        let span = if typed == 0 { signature.ident.span() } else { signature.inputs.span() };
+        return refuse(
+            span,
+            &format!("a component takes two arguments, its events and its output, and this takes {typed}"),
+        );
+    }
+    if matches!(signature.output, ReturnType::Default) {
+        return refuse(signature.ident.span(), "a component returns `Result<()>`, so that it can say that it failed");
+    }
+    Ok(())
+}
+
+fn check_generics(generics: &Generics, why: &str) -> Result<()> {
+    match generics.params.iter().find(|param| !matches!(param, syn::GenericParam::Lifetime(_))) {
+        Some(param) => Err(Error::new_spanned(param, format!("a component is not generic: {why}"))),
+        None => Ok(()),
+    }
+}
+
+fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
+    let Some((path, _)) = &implementation.trait_ else {
+        return Err(Error::new_spanned(
+            &implementation.self_ty,
+            "`#[component]` stands before `impl Transform for Type`, not before the methods of the type",
+        ));
+    };
+    if path.segments.last().is_none_or(|segment| segment.ident != "Transform") {
+        return Err(Error::new_spanned(path, "a component implements `nodata_component::Transform`"));
+    }
+    if let Some(param) = implementation.generics.params.first() {
+        return Err(Error::new_spanned(
+            param,
+            "a component is not generic, and it borrows nothing: it outlives every call",
+        ));
+    }
+    let component = &implementation.self_ty;
+    let span = component.span();
+    let check = quote_spanned! {span=>
+        const _: () = {
+            const fn is_transform<T: ::nodata_component::Transform>() {}
+            is_transform::<#component>();
+        };
+    };
+    Ok(quote! {
+        #check
+
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            ::std::thread_local! {
+                static INSTANCE: ::nodata_component::__private::Instance<#component> =
+                    const { ::nodata_component::__private::Instance::new() };
+            }
+
+            struct Exported;
+
+            impl ::nodata_component::__private::Guest for Exported {
+                fn process(
+                    input: &::nodata_component::__private::Batch,
+                    out: &::nodata_component::__private::Collector,
+                ) -> ::core::result::Result<(), ::nodata_component::__private::Error> {
+                    INSTANCE.with(|instance| ::nodata_component::__private::export_transform(instance, input, out))
+                }
+            }
+
+            ::nodata_component::__private::export!(Exported with_types_in ::nodata_component::__private::bindings);
+        };
+    })
+}
+
+/// Where an item begins. Its whole span would underline all of it.
+fn first_token(item: &Item) -> Span {
+    quote!(#item).into_iter().next().map_or_else(Span::call_site, |token| token.span())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is refused, and what the error points at.
+    fn refused(item: &str) -> (String, String) {
+        let error = generate(TokenStream::new(), item.parse().unwrap()).unwrap_err();
+        (error.to_string(), error.span().source_text().unwrap_or_default())
+    }
+
+    fn check(item: &str, message: &str, at: &str) {
+        let message = message.replace("SIGNATURE", SIGNATURE);
+        assert_eq!(refused(item), (message, at.to_owned()), "{item}");
+    }
+
+    #[test]
+    fn a_function_and_an_implementation_are_taken_as_they_are() {
+        for item in [
+            "fn f(events: Events<'_>, out: &mut Output<'_>) -> Result<()> { Ok(()) }",
+            "pub fn f<'a>(events: Events<'a>, _: &mut Output<'_>) -> nodata_component::Result<()> { Ok(()) }",
+            "impl Transform for Thing { fn new() -> Result<Self> { Ok(Self) } }",
+            "impl nodata_component::Transform for inner::Thing {}",
+        ] {
+            let item: TokenStream = item.parse().unwrap();
+            let expanded = expand(TokenStream::new(), item.clone()).to_string();
+            assert!(expanded.starts_with(&item.to_string()), "{expanded}");
+            assert!(!expanded.contains("compile_error"), "{expanded}");
+        }
+    }
+
+    #[test]
+    fn a_refused_item_stays() {
+        let expanded = expand(
+            TokenStream::new(),
+            quote!(
+                fn f() {}
+            ),
+        )
+        .to_string();
+        assert!(expanded.starts_with("fn f () { } ") && expanded.contains("compile_error"), "{expanded}");
+    }
+
+    #[test]
+    fn arguments_are_refused() {
+        let error = generate(
+            quote!(topic = "flights"),
+            quote!(
+                fn f() {}
+            ),
+        )
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`#[component]` takes no arguments: what a component reads and writes is said when it is deployed"
+        );
+    }
+
+    #[test]
+    fn a_function_of_another_kind_is_refused() {
+        let rest = "fn f(events: Events<'_>, out: &mut Output<'_>) -> Result<()> { Ok(()) }";
+        check(
+            &format!("async {rest}"),
+            "a component is not async: the host runs many at the same time, and each call of one has its events \
+             already; a component is SIGNATURE",
+            "async",
+        );
+        check(&format!("unsafe {rest}"), "a component is not unsafe to call; a component is SIGNATURE", "unsafe");
+        check(&format!("const {rest}"), "a component is not const; a component is SIGNATURE", "const");
+        check(
+            &format!("extern \"C\" {rest}"),
+            "a component has no ABI of its own: the attribute exports it; a component is SIGNATURE",
+            "extern \"C\"",
+        );
+        check(
+            "fn f<T: Default>(events: Events<'_>, out: &mut Output<'_>) -> Result<()> { Ok(()) }",
+            "a component is not generic: a component is called by the host, which chooses no types",
+            "T: Default",
+        );
+    }
+
+    #[test]
+    fn another_signature_is_refused() {
+        check(
+            "fn f(&mut self, events: Events<'_>, out: &mut Output<'_>) -> Result<()> { Ok(()) }",
+            "a component that keeps something is `impl Transform for Type`, not a method; a component is SIGNATURE",
+            "&mut self",
+        );
+        check(
+            "fn f() -> Result<()> { Ok(()) }",
+            "a component takes two arguments, its events and its output, and this takes 0; a component is SIGNATURE",
+            "f",
+        );
+        check(
+            "fn f(event: Event<'_>) -> Result<()> { Ok(()) }",
+            "a component takes two arguments, its events and its output, and this takes 1; a component is SIGNATURE",
+            "event: Event<'_>",
+        );
+        check(
+            "fn f(events: Events<'_>, out: &mut Output<'_>) {}",
+            "a component returns `Result<()>`, so that it can say that it failed; a component is SIGNATURE",
+            "f",
+        );
+    }
+
+    #[test]
+    fn another_implementation_is_refused() {
+        check(
+            "impl Thing { fn process(&mut self) {} }",
+            "`#[component]` stands before `impl Transform for Type`, not before the methods of the type",
+            "Thing",
+        );
+        check("impl Sink for Thing {}", "a component implements `nodata_component::Transform`", "Sink");
+        check(
+            "impl<T> Transform for Thing<T> {}",
+            "a component is not generic, and it borrows nothing: it outlives every call",
+            "T",
+        );
+    }
+
+    #[test]
+    fn another_item_is_refused() {
+        check(
+            "struct Thing { minutes: u64 }",
+            "`#[component]` stands before a function SIGNATURE or before `impl Transform for Type`",
+            "struct",
+        );
+    }
+}

@@ -1,0 +1,189 @@
+//! The host of a component: its imports, with the types of the bindings turned into ours. Columns are moved here,
+//! never copied.
+
+use super::EmitError;
+use crate::bindings::nodata::streaming::{state as wit_state, types};
+use crate::columns::{BytesColumn, BytesColumnRef, ColumnsRef, HeadersColumn};
+use crate::component::{self, Instance, Transform};
+use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::output::Output;
+use crate::state;
+
+pub(crate) use crate::bindings::nodata::streaming::{config, metrics};
+
+/// A column that was fetched is the component's own.
+pub(crate) type Fetched<'a, T> = T;
+
+pub(crate) struct Batch<'a>(&'a types::Batch);
+
+impl Batch<'_> {
+    pub(crate) fn topic(&self) -> String {
+        self.0.topic()
+    }
+
+    pub(crate) fn partition(&self) -> u32 {
+        self.0.partition()
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.0.len()
+    }
+
+    pub(crate) fn byte_size(&self) -> u64 {
+        self.0.byte_size()
+    }
+
+    pub(crate) fn attempt(&self) -> u32 {
+        self.0.attempt()
+    }
+
+    pub(crate) fn offsets(&self) -> Vec<u64> {
+        self.0.offsets()
+    }
+
+    pub(crate) fn ids(&self) -> Option<BytesColumn> {
+        self.0.ids().map(column_from)
+    }
+
+    pub(crate) fn keys(&self) -> BytesColumn {
+        column_from(self.0.keys())
+    }
+
+    pub(crate) fn values(&self) -> BytesColumn {
+        column_from(self.0.values())
+    }
+
+    pub(crate) fn timestamps(&self) -> Vec<i64> {
+        self.0.timestamps()
+    }
+
+    pub(crate) fn headers(&self) -> Option<HeadersColumn> {
+        self.0.headers().map(|column| HeadersColumn {
+            row_offsets: column.row_offsets,
+            names: column_from(column.names),
+            values: column_from(column.values),
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Collector<'a>(&'a types::Collector);
+
+impl Collector<'_> {
+    pub(crate) fn emit_columns(&self, port: &str, rows: ColumnsRef<'_>) -> Result<(), EmitError> {
+        let rows = types::Columns {
+            ids: rows.ids.map(column_to),
+            keys: column_to(rows.keys),
+            values: column_to(rows.values),
+            timestamps: rows.timestamps,
+            headers: rows.headers.map(|column| types::HeadersColumnParam {
+                row_offsets: column.row_offsets,
+                names: column_to(column.names),
+                values: column_to(column.values),
+            }),
+        };
+        self.0.emit_columns(port, rows).map_err(EmitError::from)
+    }
+
+    pub(crate) fn forward(&self, port: &str, rows: &[u32]) -> Result<(), EmitError> {
+        self.0.forward(port, rows).map_err(EmitError::from)
+    }
+
+    pub(crate) fn reject(&self, row: u32, reason: &str) {
+        self.0.reject(row, reason);
+    }
+
+    pub(crate) fn remaining_bytes(&self) -> u64 {
+        self.0.remaining_bytes()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Table(wit_state::Table);
+
+impl Table {
+    pub(crate) fn open(name: &str) -> Result<Self, state::Error> {
+        Ok(Self(wit_state::Table::open(name)?))
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, state::Error> {
+        Ok(self.0.get(key)?)
+    }
+
+    pub(crate) fn put(&self, key: &[u8], value: &[u8]) -> Result<(), state::Error> {
+        Ok(self.0.put(key, value)?)
+    }
+
+    pub(crate) fn delete(&self, key: &[u8]) -> Result<(), state::Error> {
+        Ok(self.0.delete(key)?)
+    }
+
+    pub(crate) fn get_many(&self, keys: BytesColumnRef<'_>) -> Result<BytesColumn, state::Error> {
+        Ok(column_from(self.0.get_many(column_to(keys))?))
+    }
+
+    pub(crate) fn put_many(&self, keys: BytesColumnRef<'_>, values: BytesColumnRef<'_>) -> Result<(), state::Error> {
+        Ok(self.0.put_many(column_to(keys), column_to(values))?)
+    }
+
+    pub(crate) fn scan(&self, start: &[u8], end: Option<&[u8]>, limit: u32) -> Result<Vec<state::Entry>, state::Error> {
+        let entries = self.0.scan(start, end, limit)?;
+        Ok(entries.into_iter().map(|entry| (entry.key, entry.value)).collect())
+    }
+}
+
+/// What `#[component]` on a function exports.
+pub fn export_function(
+    process: impl FnOnce(Events<'_>, &mut Output<'_>) -> Result<()>,
+    input: &types::Batch,
+    out: &types::Collector,
+) -> Result<(), types::Error> {
+    component::call(process, Batch(input), &Collector(out)).map_err(types::Error::from)
+}
+
+/// What `#[component]` on an implementation of [`Transform`] exports.
+pub fn export_transform<T: Transform>(
+    instance: &Instance<T>,
+    input: &types::Batch,
+    out: &types::Collector,
+) -> Result<(), types::Error> {
+    instance.call(Batch(input), &Collector(out)).map_err(types::Error::from)
+}
+
+fn column_from(column: types::BytesColumnResult) -> BytesColumn {
+    BytesColumn { offsets: column.offsets, data: column.data, validity: column.validity }
+}
+
+fn column_to(column: BytesColumnRef<'_>) -> types::BytesColumnParam<'_> {
+    types::BytesColumnParam { offsets: column.offsets, data: column.data, validity: column.validity }
+}
+
+impl From<types::EmitError> for EmitError {
+    fn from(error: types::EmitError) -> Self {
+        match error {
+            types::EmitError::UnknownPort(port) => Self::UnknownPort(port),
+            types::EmitError::BudgetExceeded => Self::BudgetExceeded,
+            types::EmitError::Invalid(why) => Self::Invalid(why),
+        }
+    }
+}
+
+impl From<wit_state::Error> for state::Error {
+    fn from(error: wit_state::Error) -> Self {
+        match error {
+            wit_state::Error::Denied(why) => Self::Denied(why),
+            wit_state::Error::QuotaExceeded => Self::QuotaExceeded,
+            wit_state::Error::Unavailable(why) => Self::Unavailable(why),
+        }
+    }
+}
+
+impl From<Error> for types::Error {
+    fn from(error: Error) -> Self {
+        match error.is_transient() {
+            true => Self::Transient(error.into_message()),
+            false => Self::Permanent(error.into_message()),
+        }
+    }
+}

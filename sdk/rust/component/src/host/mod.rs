@@ -1,0 +1,23 @@
+//! The host, as the rest of the crate sees it. It is one of two things with the same shape: inside a component the
+//! imports of `nodata:streaming`, natively a few maps in memory that belong to a test.
+
+#[cfg(target_family = "wasm")]
+mod guest;
+#[cfg(not(target_family = "wasm"))]
+pub(crate) mod native;
+
+#[cfg(target_family = "wasm")]
+pub(crate) use guest::{Batch, Collector, Fetched, Table, config, metrics};
+#[cfg(not(target_family = "wasm"))]
+pub(crate) use native::{Batch, Collector, Fetched, Table, config, metrics};
+
+#[cfg(target_family = "wasm")]
+pub use guest::{export_function, export_transform};
+
+/// Why the host did not take what was emitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EmitError {
+    UnknownPort(String),
+    BudgetExceeded,
+    Invalid(String),
+}

@@ -1,0 +1,463 @@
+//! The host, as far as a component can tell.
+
+use super::{Columns, Event};
+use crate::columns::ColumnsRef;
+use crate::component::{self, Instance, Transform};
+use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::host::EmitError;
+use crate::host::native::{Batch, Collector, Installed, Offsets, Sink, World, series};
+use crate::output::Output;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
+use std::mem;
+
+/// Longest id of an event in bytes.
+const ID_BYTES_MAX: usize = 256;
+/// Longest name of a header in bytes.
+const HEADER_NAME_BYTES_MAX: usize = 256;
+/// Most headers of one event.
+const HEADERS_MAX: usize = 256;
+/// Largest event: id, key, value and headers together.
+const EVENT_BYTES_MAX: usize = 16 << 20;
+/// Bytes and events that one call may emit, unless the deployment says otherwise.
+const OUTPUT_BYTES_MAX: u64 = 32 << 20;
+const OUTPUT_EVENTS_MAX: u64 = 1 << 18;
+/// What is kept of a reason for a dead letter, in bytes.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// Gives events to a component, call by call, and keeps what it produces.
+pub struct Harness {
+    run: Box<Run>,
+    world: World,
+    topic: String,
+    partition: u32,
+    next_offset: u64,
+    /// `None`: every port is wired.
+    ports: Option<BTreeSet<String>>,
+    output_bytes_max: u64,
+    output_events_max: u64,
+    last: Option<Input>,
+}
+
+/// One call of the component.
+type Run = dyn FnMut(Batch<'_>, &Collector<'_>) -> Result<()>;
+
+/// What the last call was given.
+struct Input {
+    events: Vec<Event>,
+    offsets: Vec<u64>,
+    attempt: u32,
+}
+
+impl Harness {
+    /// For a component that is a function.
+    pub fn new(mut process: impl FnMut(Events<'_>, &mut Output<'_>) -> Result<()> + 'static) -> Self {
+        Self::with(move |batch, collector| component::call(&mut process, batch, collector))
+    }
+
+    /// For a component that implements [`Transform`]. It is made by the first call.
+    pub fn of<T: Transform>() -> Self {
+        let instance = Instance::<T>::new();
+        Self::with(move |batch, collector| instance.call(batch, collector))
+    }
+
+    fn with(run: impl FnMut(Batch<'_>, &Collector<'_>) -> Result<()> + 'static) -> Self {
+        Self {
+            run: Box::new(run),
+            world: World::default(),
+            topic: "input".to_owned(),
+            partition: 0,
+            next_offset: 0,
+            ports: None,
+            output_bytes_max: OUTPUT_BYTES_MAX,
+            output_events_max: OUTPUT_EVENTS_MAX,
+            last: None,
+        }
+    }
+
+    /// Sets one entry of the configuration.
+    #[must_use]
+    pub fn config(mut self, key: &str, value: impl Display) -> Self {
+        self.world.config.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Grants a secret.
+    #[must_use]
+    pub fn secret(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.world.secrets.insert(name.to_owned(), value.as_ref().to_vec());
+        self
+    }
+
+    /// Names the topic that the events are from. It is `input` otherwise.
+    #[must_use]
+    pub fn topic(mut self, topic: &str) -> Self {
+        self.topic = topic.to_owned();
+        self
+    }
+
+    /// Says which partition the events are from. It is 0 otherwise.
+    #[must_use]
+    pub fn partition(mut self, partition: u32) -> Self {
+        self.partition = partition;
+        self
+    }
+
+    /// Gives the next event this offset. It is 0 for the first event otherwise.
+    #[must_use]
+    pub fn next_offset(mut self, offset: u64) -> Self {
+        self.next_offset = offset;
+        self
+    }
+
+    /// Wires these ports and no others. Without this, every port is wired.
+    #[must_use]
+    pub fn ports<P: Into<String>>(mut self, ports: impl IntoIterator<Item = P>) -> Self {
+        self.ports = Some(ports.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Limits the bytes that one call may emit and forward. It is 32 MiB otherwise.
+    #[must_use]
+    pub fn output_bytes_max(mut self, bytes_max: u64) -> Self {
+        self.output_bytes_max = bytes_max;
+        self
+    }
+
+    /// Limits the events that one call may emit and forward. It is 262 144 otherwise.
+    #[must_use]
+    pub fn output_events_max(mut self, events_max: u64) -> Self {
+        self.output_events_max = events_max;
+        self
+    }
+
+    /// Limits the bytes of keys and values in all state tables. They are not limited otherwise.
+    #[must_use]
+    pub fn state_bytes_max(mut self, bytes_max: usize) -> Self {
+        self.world.state_bytes_max = Some(bytes_max);
+        self
+    }
+
+    /// Gives the component a batch of these events. There must be at least one, as always.
+    #[must_use = "a call may have failed: look at it, or end with `.ok()`"]
+    pub fn call<E: Into<Event>>(&mut self, events: impl IntoIterator<Item = E>) -> Call {
+        let events: Vec<Event> = events.into_iter().map(Into::into).collect();
+        assert!(!events.is_empty(), "a batch is never empty");
+        let offsets: Vec<u64> = (self.next_offset..).take(events.len()).collect();
+        self.next_offset += events.len() as u64;
+        self.give(Input { events, offsets, attempt: 1 })
+    }
+
+    /// Gives the component the same batch again, as the host does after a failed call.
+    #[must_use = "a call may have failed: look at it, or end with `.ok()`"]
+    pub fn call_again(&mut self) -> Call {
+        let Some(mut input) = self.last.take() else { panic!("there was no call yet") };
+        input.attempt += 1;
+        self.give(input)
+    }
+
+    fn give(&mut self, input: Input) -> Call {
+        let columns = Columns::from_events(&input.events);
+        let batch = Batch {
+            topic: &self.topic,
+            partition: self.partition,
+            attempt: input.attempt,
+            offsets: Offsets::Given(&input.offsets),
+            columns: &columns,
+        };
+        let produced = Produced {
+            input: columns.to_events(),
+            ports: self.ports.as_ref(),
+            remaining_bytes: Cell::new(self.output_bytes_max),
+            remaining_events: Cell::new(self.output_events_max),
+            events: RefCell::default(),
+            rejected: RefCell::default(),
+        };
+        let state_before = (self.world.tables.clone(), self.world.state_bytes);
+        let result = {
+            let _installed = Installed::new(&mut self.world);
+            (self.run)(batch, &Collector(&produced))
+        };
+        let call = match result {
+            Ok(()) => Call { error: None, events: produced.events.take(), rejected: produced.into_rejected() },
+            Err(error) => {
+                (self.world.tables, self.world.state_bytes) = state_before;
+                Call { error: Some(error), events: BTreeMap::new(), rejected: Vec::new() }
+            }
+        };
+        self.last = Some(input);
+        call
+    }
+
+    /// What a state table holds.
+    pub fn table(&self, name: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        self.world.tables.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Sets the value of a key in a state table.
+    #[must_use]
+    pub fn state(mut self, table: &str, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
+        let (key, value) = (key.as_ref().to_vec(), value.as_ref().to_vec());
+        self.world.state_bytes += key.len() + value.len();
+        let before = self.world.tables.entry(table.to_owned()).or_default().insert(key.clone(), value);
+        self.world.state_bytes -= before.map_or(0, |value| key.len() + value.len());
+        self
+    }
+
+    /// What a counter adds up to. The order of the attributes does not matter.
+    pub fn counter(&self, name: &str, attributes: &[(&str, &str)]) -> u64 {
+        self.world.counters.get(&series(name, attributes)).copied().unwrap_or_default()
+    }
+
+    /// What a gauge was set to.
+    pub fn gauge(&self, name: &str, attributes: &[(&str, &str)]) -> Option<f64> {
+        self.world.gauges.get(&series(name, attributes)).copied()
+    }
+
+    /// What was observed, in order.
+    pub fn observations(&self, name: &str, attributes: &[(&str, &str)]) -> &[f64] {
+        self.world.observations.get(&series(name, attributes)).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl fmt::Debug for Harness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Harness").field("topic", &self.topic).field("world", &self.world).finish_non_exhaustive()
+    }
+}
+
+/// What came of one call.
+#[derive(Clone, Debug)]
+pub struct Call {
+    error: Option<Error>,
+    events: BTreeMap<String, Vec<Event>>,
+    rejected: Vec<Rejected>,
+}
+
+impl Call {
+    /// The same call. Panics if it failed.
+    pub fn ok(self) -> Self {
+        match &self.error {
+            Some(error) => panic!("the call failed: {error:?}"),
+            None => self,
+        }
+    }
+
+    /// Why it failed. Nothing of a failed call is kept.
+    pub fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
+
+    /// What was pushed and forwarded to the default port, in order.
+    pub fn events(&self) -> &[Event] {
+        self.to("")
+    }
+
+    /// What was pushed and forwarded to this port, in order.
+    pub fn to(&self, port: &str) -> &[Event] {
+        self.events.get(port).map_or(&[], Vec::as_slice)
+    }
+
+    /// The ports that anything was pushed or forwarded to.
+    pub fn ports(&self) -> impl Iterator<Item = &str> {
+        self.events.keys().map(String::as_str)
+    }
+
+    /// The events that were put aside, in order.
+    pub fn rejected(&self) -> &[Rejected] {
+        &self.rejected
+    }
+}
+
+/// An event that was put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its place in the call.
+    pub row: u32,
+    /// Why; at most 1024 bytes.
+    pub reason: String,
+    /// The event.
+    pub event: Event,
+}
+
+/// What a call produces, checked as the host checks it.
+struct Produced<'a> {
+    input: Vec<Event>,
+    ports: Option<&'a BTreeSet<String>>,
+    remaining_bytes: Cell<u64>,
+    remaining_events: Cell<u64>,
+    events: RefCell<BTreeMap<String, Vec<Event>>>,
+    rejected: RefCell<BTreeMap<u32, String>>,
+}
+
+impl Produced<'_> {
+    fn take(&self, port: &str, events: Vec<Event>) -> Result<(), EmitError> {
+        if self.ports.is_some_and(|ports| !ports.contains(port)) {
+            return Err(EmitError::UnknownPort(port.to_owned()));
+        }
+        events.iter().try_for_each(check_event)?;
+        let bytes: usize = events.iter().map(Event::byte_size).sum();
+        let remaining_bytes = self.remaining_bytes.get().checked_sub(bytes as u64);
+        let remaining_events = self.remaining_events.get().checked_sub(events.len() as u64);
+        let (Some(remaining_bytes), Some(remaining_events)) = (remaining_bytes, remaining_events) else {
+            return Err(EmitError::BudgetExceeded);
+        };
+        self.remaining_bytes.set(remaining_bytes);
+        self.remaining_events.set(remaining_events);
+        self.events.borrow_mut().entry(port.to_owned()).or_default().extend(events);
+        Ok(())
+    }
+
+    fn into_rejected(self) -> Vec<Rejected> {
+        let mut input = self.input;
+        let rejected = self.rejected.into_inner().into_iter();
+        rejected.map(|(row, reason)| Rejected { row, reason, event: mem::take(&mut input[row as usize]) }).collect()
+    }
+}
+
+impl Sink for Produced<'_> {
+    fn emit_columns(&self, port: &str, rows: ColumnsRef<'_>) -> Result<(), EmitError> {
+        self.take(port, rows.to_columns().to_events())
+    }
+
+    fn forward(&self, port: &str, rows: &[u32]) -> Result<(), EmitError> {
+        let event = |&row: &u32| self.input.get(row as usize).cloned();
+        match rows.iter().map(event).collect() {
+            Some(events) => self.take(port, events),
+            None => Err(EmitError::Invalid("a row is out of range".to_owned())),
+        }
+    }
+
+    fn reject(&self, row: u32, reason: &str) {
+        let mut end = reason.len().min(REASON_BYTES_MAX);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        if (row as usize) < self.input.len() {
+            self.rejected.borrow_mut().insert(row, reason[..end].to_owned());
+        }
+    }
+
+    fn remaining_bytes(&self) -> u64 {
+        self.remaining_bytes.get()
+    }
+}
+
+fn check_event(event: &Event) -> Result<(), EmitError> {
+    let invalid = |why: String| Err(EmitError::Invalid(why));
+    if let Some(id) = &event.id {
+        match id.len() {
+            0 => return invalid("the id is empty; leave it out instead".to_owned()),
+            1..=ID_BYTES_MAX => {}
+            bytes => return invalid(format!("the id has {bytes} bytes, at most {ID_BYTES_MAX} are allowed")),
+        }
+    }
+    if event.headers.len() > HEADERS_MAX {
+        return invalid(format!("{} headers, at most {HEADERS_MAX} are allowed", event.headers.len()));
+    }
+    let mut names = BTreeSet::new();
+    for (name, _) in &event.headers {
+        if name.is_empty() {
+            return invalid("a header has an empty name".to_owned());
+        }
+        if name.len() > HEADER_NAME_BYTES_MAX {
+            let bytes = name.len();
+            return invalid(format!("a header name has {bytes} bytes, at most {HEADER_NAME_BYTES_MAX} are allowed"));
+        }
+        if !names.insert(name) {
+            return invalid(format!("header `{name}` is given twice; header names are unique in an event"));
+        }
+    }
+    match event.byte_size() {
+        0..=EVENT_BYTES_MAX => Ok(()),
+        bytes => invalid(format!("{bytes} bytes (id, key, value and headers), at most {EVENT_BYTES_MAX} are allowed")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics;
+
+    #[test]
+    fn offsets_go_on_and_a_repeated_batch_is_the_same() {
+        let mut harness = Harness::new(|events, out| {
+            let offsets: Vec<u64> = events.iter().map(|event| event.offset()).collect();
+            out.event().text(format_args!("{} {offsets:?}", events.attempt()))
+        });
+        let texts = |call: Call| call.ok().events().iter().map(Event::text).collect::<Vec<_>>();
+        assert_eq!(texts(harness.call(["a", "b"])), ["1 [0, 1]"]);
+        assert_eq!(texts(harness.call_again()), ["2 [0, 1]"]);
+        assert_eq!(texts(harness.call_again()), ["3 [0, 1]"]);
+        assert_eq!(texts(harness.call(["c"])), ["1 [2]"]);
+    }
+
+    #[test]
+    fn events_are_limited_as_bytes_are() {
+        let mut harness = Harness::new(|events, out| events.iter().try_for_each(|event| out.forward(&event)));
+        harness = harness.output_events_max(2);
+        assert_eq!(harness.call(["a", "b"]).ok().events().len(), 2);
+        assert!(harness.call(["a", "b", "c"]).error().is_some());
+    }
+
+    #[test]
+    fn numbers_count_also_when_the_call_fails() {
+        let mut harness = Harness::new(|_, _| {
+            metrics::add("seen", 2, &[("a", "1"), ("b", "2")]);
+            metrics::set("depth", 7.5, &[]);
+            metrics::observe("took", 1.0, &[]);
+            metrics::observe("took", 2.0, &[]);
+            Err(Error::permanent("no"))
+        });
+        for _ in 0..2 {
+            assert!(harness.call(["x"]).error().is_some());
+        }
+        assert_eq!(harness.counter("seen", &[("b", "2"), ("a", "1")]), 4);
+        assert_eq!(harness.counter("seen", &[]), 0);
+        assert_eq!(harness.gauge("depth", &[]), Some(7.5));
+        assert_eq!(harness.observations("took", &[]), [1.0, 2.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn events_are_checked_as_the_host_checks_them() {
+        let refusal = |event: Event| match check_event(&event) {
+            Err(EmitError::Invalid(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(check_event(&Event::new("v").id("i").key("").header("a", "").header("b", "")), Ok(()));
+        assert_eq!(refusal(Event::new("").id("i".repeat(257))), "the id has 257 bytes, at most 256 are allowed");
+        assert_eq!(refusal(Event::new("").header("", "")), "a header has an empty name");
+        assert_eq!(
+            refusal(Event::new("").header("h", "1").header("h", "2")),
+            "header `h` is given twice; header names are unique in an event"
+        );
+        assert_eq!(
+            refusal(Event::new("").header("h".repeat(300), "")),
+            "a header name has 300 bytes, at most 256 are allowed"
+        );
+        let many = (0..257).fold(Event::new(""), |event, n| event.header(n.to_string(), ""));
+        assert_eq!(refusal(many), "257 headers, at most 256 are allowed");
+        assert_eq!(
+            refusal(Event::new(vec![0; 16 << 20]).key("k")),
+            "16777217 bytes (id, key, value and headers), at most 16777216 are allowed"
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "the call failed: transient(\"later\")")]
+    fn a_failed_call_is_not_ok() {
+        Harness::new(|_, _| Err(Error::transient("later"))).call(["x"]).ok();
+    }
+
+    /// The world of the thread comes back, so that a test that catches the panic can go on.
+    #[test]
+    fn a_panic_leaves_the_thread_as_it_was() {
+        let panicked = std::panic::catch_unwind(|| {
+            let _ = Harness::new(|_, _| panic!("on purpose")).config("k", "v").call(["x"]);
+        });
+        assert!(panicked.is_err());
+        assert_eq!(crate::config::get("k"), None);
+    }
+}
