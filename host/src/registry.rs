@@ -38,7 +38,9 @@ pub enum RegistryError {
     Unknown { name: Name },
     #[error("component `{name}` has no version that begins with `{digest}`")]
     UnknownVersion { name: Name, digest: String },
-    #[error("`{digest}` is no beginning of a digest: it has 64 hexadecimal digits, and at least {DIGEST_DIGITS_MIN} are needed")]
+    #[error(
+        "`{digest}` is no beginning of a digest: it has 64 hexadecimal digits, and at least {DIGEST_DIGITS_MIN} are needed"
+    )]
     Digest { digest: String },
     #[error("component `{name}` has several versions that begin with `{digest}`; give more digits")]
     Ambiguous { name: Name, digest: String },
@@ -147,7 +149,8 @@ impl Registry {
         let listed = self.meta.meta_list(prefix).await?;
         let mut entries: Vec<ComponentEntry> =
             listed.iter().map(|(key, entry)| read_entry(key, &entry.value)).collect::<Result<_, _>>()?;
-        entries.sort_by(|a, b| a.name.cmp(&b.name).then(b.uploaded_us.cmp(&a.uploaded_us)).then(a.digest.cmp(&b.digest)));
+        entries
+            .sort_by(|a, b| a.name.cmp(&b.name).then(b.uploaded_us.cmp(&a.uploaded_us)).then(a.digest.cmp(&b.digest)));
         Ok(entries)
     }
 
@@ -158,7 +161,8 @@ impl Registry {
             return Err(RegistryError::Unknown { name: name.clone() });
         }
         let Some(digest) = digest else { return Ok(versions.swap_remove(0)) };
-        let is_digest = (DIGEST_DIGITS_MIN..=64).contains(&digest.len()) && digest.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_digest =
+            (DIGEST_DIGITS_MIN..=64).contains(&digest.len()) && digest.bytes().all(|b| b.is_ascii_hexdigit());
         if !is_digest {
             return Err(RegistryError::Digest { digest: digest.chars().take(80).collect() });
         }

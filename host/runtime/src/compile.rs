@@ -20,7 +20,9 @@ use crate::limits::{
 use bytes::Bytes;
 use nodata_log::ErrorKind;
 use rustix::process::{Resource, Rlimit, Signal};
+use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus, Stdio};
@@ -103,7 +105,6 @@ impl Compiler {
     /// Compiles a component. Dropping the future kills the child.
     pub(crate) async fn compile(&self, wasm: Bytes, fingerprint: u64) -> Result<Vec<u8>, CompileError> {
         let failed = |source| CompileError::Io { program: self.program.clone(), source };
-        // Files are opened close-on-exec everywhere, so the child has no others than these three.
         let mut child = Command::new(&self.program)
             .args(&self.args)
             .env_clear()
@@ -164,11 +165,13 @@ impl Compiler {
     fn explain(&self, status: ExitStatus, said: &[u8]) -> CompileError {
         let message = String::from_utf8_lossy(said).trim().to_owned();
         let signal = status.signal();
+        // An allocation that cannot fail aborts, and says why.
+        let is_out_of_memory = signal == Some(Signal::ABORT.as_raw()) && message.contains("memory allocation");
         if signal == Some(Signal::XCPU.as_raw()) {
             CompileError::Cpu { secs: self.limits.cpu_secs }
-        } else if signal == Some(Signal::ABORT.as_raw()) && message.contains("memory allocation") {
+        } else if is_out_of_memory || status.code() == Some(EXIT_MEMORY.into()) {
             CompileError::Memory { memory_bytes: self.limits.memory_bytes }
-        } else if status.code() == Some(EXIT_REFUSED) {
+        } else if status.code() == Some(EXIT_REFUSED.into()) {
             CompileError::Refused { message }
         } else {
             CompileError::Crashed { status, message }
@@ -176,8 +179,10 @@ impl Compiler {
     }
 }
 
-/// The exit code of a child that did its work and found the component wanting.
-const EXIT_REFUSED: i32 = 65;
+// Exit codes of the child.
+const EXIT_FAILED: u8 = 1;
+const EXIT_REFUSED: u8 = 65;
+const EXIT_MEMORY: u8 = 71;
 
 /// The child: what the program of a [`Compiler`] has to do, and nothing else. Nothing may be printed before it.
 pub fn child_main() -> ExitCode {
@@ -192,19 +197,25 @@ pub fn child_main() -> ExitCode {
 }
 
 fn child() -> Result<(), (u8, String)> {
-    let failed = |doing: &'static str| move |error: io::Error| (1, format!("{doing}: {error}"));
+    let failed = |doing: &'static str| {
+        move |error: io::Error| {
+            let code = if error.kind() == io::ErrorKind::OutOfMemory { EXIT_MEMORY } else { EXIT_FAILED };
+            (code, format!("{doing}: {error}"))
+        }
+    };
+    close_inherited().map_err(failed("closing what was inherited"))?;
     let mut stdin = io::stdin().lock();
     let mut number = || {
         let mut bytes = [0; 8];
         stdin.read_exact(&mut bytes).map(|()| u64::from_le_bytes(bytes)).map_err(failed("reading the limits"))
     };
     let (cpu_secs, memory_bytes) = (number()?, number()?);
-    restrain(cpu_secs, memory_bytes).map_err(|error| (1, format!("limiting the compiler: {error}")))?;
+    restrain(cpu_secs, memory_bytes).map_err(|error| failed("limiting the compiler")(error.into()))?;
 
     let mut wasm = Vec::new();
     stdin.take(COMPONENT_BYTES_MAX as u64).read_to_end(&mut wasm).map_err(failed("reading the component"))?;
-    let engine = engine::compiling().map_err(|error| (1, format!("{error:#}")))?;
-    let code = engine.precompile_component(&wasm).map_err(|error| (EXIT_REFUSED as u8, format!("{error:#}")))?;
+    let engine = engine::compiling().map_err(|error| (EXIT_FAILED, format!("{error:#}")))?;
+    let code = engine.precompile_component(&wasm).map_err(|error| (EXIT_REFUSED, format!("{error:#}")))?;
 
     let mut stdout = io::stdout().lock();
     stdout
@@ -212,6 +223,23 @@ fn child() -> Result<(), (u8, String)> {
         .and_then(|()| stdout.write_all(&code))
         .and_then(|()| stdout.flush())
         .map_err(failed("writing the compiled component"))
+}
+
+/// Closes every descriptor but the three streams. The server opens its files so that they close by themselves, but it may
+/// have inherited others that do not.
+fn close_inherited() -> io::Result<()> {
+    let mut inherited = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        inherited.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()).filter(|&fd| fd > 2));
+    }
+    for fd in inherited {
+        // The one that listed them is closed already.
+        if fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok() {
+            #[expect(unsafe_code, reason = "this process has only begun: nothing in it owns this descriptor")]
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+    Ok(())
 }
 
 /// Takes from this process what compiling does not need.

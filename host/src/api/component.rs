@@ -40,13 +40,21 @@ impl wire::component_service_server::ComponentService for ComponentApi {
         let mut parts = request.into_inner();
         let start = match parts.message().await? {
             Some(wire::UploadComponentRequest { request: Some(UploadPart::Start(start)) }) => start,
-            _ => return Err(Refusal::invalid("NOT_STARTED", "the first message of an upload must name the component").into()),
+            _ => {
+                return Err(
+                    Refusal::invalid("NOT_STARTED", "the first message of an upload must name the component").into()
+                );
+            }
         };
         let name = status::name("component", &start.name)?;
         let mut file = BytesMut::new();
         while let Some(part) = parts.message().await? {
             let Some(UploadPart::Chunk(chunk)) = part.request else {
-                return Err(Refusal::invalid("STARTED_TWICE", "an upload is started once; the other messages are chunks").into());
+                return Err(Refusal::invalid(
+                    "STARTED_TWICE",
+                    "an upload is started once; the other messages are chunks",
+                )
+                .into());
             };
             file.extend_from_slice(&chunk);
             // One byte more than allowed is enough to be refused for the right reason.
@@ -55,7 +63,9 @@ impl wire::component_service_server::ComponentService for ComponentApi {
                     "the file has more than {COMPONENT_BYTES_MAX} bytes ({} MiB), which is the most a component may have",
                     COMPONENT_BYTES_MAX >> 20
                 );
-                return Err(Refusal::invalid("COMPONENT_REFUSED", message).hint("leave out the debug information: `wasm-tools strip`").into());
+                return Err(Refusal::invalid("COMPONENT_REFUSED", message)
+                    .hint("leave out the debug information: `wasm-tools strip`")
+                    .into());
             }
         }
         let entry = self.registry.put(&name, file.freeze()).await.map_err(Refusal::from)?;

@@ -1,9 +1,7 @@
 //! `DeploymentService`.
 
 use crate::api::status::{self, Refusal};
-use crate::deployment::{
-    DeployRequest, DeploymentError, DeploymentView, Deployments, StartAt, TaskState, TaskView,
-};
+use crate::deployment::{DeployRequest, DeploymentError, DeploymentView, Deployments, StartAt, TaskState, TaskView};
 use nodata_log::LogError;
 use nodata_proto::server as wire;
 use nodata_proto::server::start_position::Position;
@@ -133,10 +131,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
 
 #[tonic::async_trait]
 impl wire::deployment_service_server::DeploymentService for DeploymentApi {
-    async fn deploy(
-        &self,
-        request: Request<wire::DeployRequest>,
-    ) -> Result<Response<wire::DeployResponse>, Status> {
+    async fn deploy(&self, request: Request<wire::DeployRequest>) -> Result<Response<wire::DeployResponse>, Status> {
         let request = deploy_request(request.into_inner())?;
         let view = self.deployments.deploy(request).await.map_err(Refusal::from)?;
         Ok(Response::new(wire::DeployResponse { deployment: Some(deployment_to_wire(&view)) }))

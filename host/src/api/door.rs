@@ -49,11 +49,6 @@ impl<'a> Door<'a> {
         self.bytes
     }
 
-    /// Events so far.
-    pub(crate) fn events(&self) -> usize {
-        self.events
-    }
-
     /// Takes the events of one request: all of them, or none and an error that names the first that is wrong.
     pub(crate) fn take(&mut self, wire: &[u8]) -> Result<Vec<Share>, Refusal> {
         if wire.len() as u64 > FRAME_BYTES_MAX {
@@ -213,7 +208,10 @@ mod tests {
             refused(twice),
             "event 1 for topic `orders`: header `h` is given twice; header names are unique in an event"
         );
-        assert_eq!(refused(Event::new("x").with_id("")), "event 1 for topic `orders`: the id is empty; leave it out instead");
+        assert_eq!(
+            refused(Event::new("x").with_id("")),
+            "event 1 for topic `orders`: the id is empty; leave it out instead"
+        );
         assert_eq!(check(&topic(1, 20), None, &[]).unwrap_err(), "an append without events");
         let topic = topic(1, 20);
         let mut door = Door::new(&topic, None, 0, 7).unwrap();
@@ -230,7 +228,6 @@ mod tests {
         let a = Event::new("a").with_key("AA");
         assert_eq!(door.take(&wire(&[a.clone(), a])).unwrap(), [Share { partition: 0, events: 2 }]);
         assert_eq!(door.take(&wire(&[Event::new("b")])).unwrap(), [Share { partition: 1, events: 1 }]);
-        assert_eq!(door.events(), 3);
         assert_eq!(door.finish().unwrap().len(), 2);
     }
 }

@@ -26,8 +26,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use topic::TopicApi;
 use tonic::transport::Server;
+use topic::TopicApi;
 
 /// Bytes of HTTP/2 flow control: what a connection, and a stream in it, may send before it is read. With the default of 64 KiB
 /// events of 1 KiB lose a quarter of their speed.
@@ -64,23 +64,12 @@ pub async fn serve(
     health.set_serving::<TopicServiceServer<TopicApi>>().await;
     health.set_serving::<ComponentServiceServer<ComponentApi>>().await;
     health.set_serving::<DeploymentServiceServer<DeploymentApi>>().await;
-    let mut builder = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(STREAMS_MAX)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .tcp_nodelay(true);
     let publish = PublishApi::new(log.clone(), clock, stop.clone());
-    let mut router = builder
+    let mut router = http2()
         .add_service(health_service)
         .add_service(PublishServiceServer::new(publish).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(ConsumeServiceServer::new(ConsumeApi { log: log.clone(), stop: stop.clone() }))
-        .add_service(TopicServiceServer::new(TopicApi {
-            log,
-            deployments: deployments.clone(),
-            stop: stop.clone(),
-        }))
+        .add_service(TopicServiceServer::new(TopicApi { log, deployments: deployments.clone(), stop: stop.clone() }))
         .add_service(ComponentServiceServer::new(ComponentApi { registry }))
         .add_service(DeploymentServiceServer::new(DeploymentApi { deployments, stop: stop.clone() }));
     match reflection() {
@@ -88,6 +77,17 @@ pub async fn serve(
         Err(error) => tracing::error!(%error, "the service descriptions cannot be served"),
     }
     router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned()).await
+}
+
+/// HTTP/2 as this server speaks it.
+pub(crate) fn http2() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .tcp_nodelay(true)
 }
 
 fn reflection() -> Result<

@@ -79,10 +79,7 @@ fn batch_bytes(batches: &[(Tp, Batch)]) -> u64 {
 
 #[tonic::async_trait]
 impl wire::publish_service_server::PublishService for PublishApi {
-    async fn publish(
-        &self,
-        request: Request<wire::PublishRequest>,
-    ) -> Result<Response<wire::PublishResponse>, Status> {
+    async fn publish(&self, request: Request<wire::PublishRequest>) -> Result<Response<wire::PublishResponse>, Status> {
         let request = request.into_inner();
         let response = self.publish_one(request).await?;
         Ok(Response::new(response))
@@ -254,7 +251,10 @@ impl PublishStream {
             let mut wrong = None;
             while let Some(request) = requests.peek() {
                 let Some(StreamPart::Batch(wire)) = &request.request else {
-                    wrong = Some(Refusal::invalid("OPENED_TWICE", "a stream is opened once; the other messages are batches"));
+                    wrong = Some(Refusal::invalid(
+                        "OPENED_TWICE",
+                        "a stream is opened once; the other messages are batches",
+                    ));
                     break;
                 };
                 if !shares.is_empty() && door.bytes() + wire.len() as u64 > COALESCE_BYTES {
@@ -300,7 +300,8 @@ impl PublishStream {
         let room = room(&*self.log, batch_bytes(&batches)).await?;
         let count = shares.len() as u64;
         let first = self.next;
-        let producer = self.producer.map(|(producer, epoch)| ProducerRange { producer, epoch, first, count: count as u32 });
+        let producer =
+            self.producer.map(|(producer, epoch)| ProducerRange { producer, epoch, first, count: count as u32 });
         match self.log.append(Append { batches, ack: self.ack, producer, room }) {
             Ok(appended) => {
                 self.next += count;
@@ -412,9 +413,9 @@ async fn resolve(unanswered: Unanswered, acks: &mut Vec<wire::PublishAck>) -> Re
         }
         Unanswered::Repeated { first, count, pending } => {
             pending.await?;
-            acks.extend((first..first + count).map(|sequence| {
-                wire::PublishAck { sequence, response: Some(duplicate()) }
-            }));
+            acks.extend(
+                (first..first + count).map(|sequence| wire::PublishAck { sequence, response: Some(duplicate()) }),
+            );
             Ok(())
         }
         Unanswered::End(refusal) => Err(refusal),

@@ -82,7 +82,9 @@ impl From<LogError> for Refusal {
                 refusal.code(Code::OutOfRange).with("earliest", earliest).with("end", end)
             }
             LogError::Producer(ProducerError::OutOfSequence { expected, .. }) => refusal.with("expected", expected),
-            LogError::DiskFull => refusal.hint("free space on the disk of the server, or move its data to a larger one"),
+            LogError::DiskFull => {
+                refusal.hint("free space on the disk of the server, or move its data to a larger one")
+            }
             _ => refusal,
         }
     }
@@ -101,12 +103,7 @@ pub(crate) fn name(what: &str, name: &str) -> Result<nodata_log::Name, Refusal> 
 }
 
 /// The part of a sorted list that a page holds, and where the next one begins.
-pub(crate) fn page<T>(
-    items: Vec<T>,
-    page_size: u32,
-    page_token: &str,
-    key: impl Fn(&T) -> String,
-) -> (Vec<T>, String) {
+pub(crate) fn page<T>(items: Vec<T>, page_size: u32, page_token: &str, key: impl Fn(&T) -> String) -> (Vec<T>, String) {
     let size = match page_size {
         0 => 100,
         size => size.min(1000) as usize,

@@ -155,8 +155,7 @@ impl Watcher {
                     Err(RecvError::Lagged(_)) => break,
                     Err(RecvError::Closed) => return,
                 };
-                let is_empty =
-                    response.topics.is_empty() && response.deleted.is_empty() && response.ends.is_empty();
+                let is_empty = response.topics.is_empty() && response.deleted.is_empty() && response.ends.is_empty();
                 if !is_empty && messages.send(Ok(response)).await.is_err() {
                     return;
                 }

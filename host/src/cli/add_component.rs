@@ -56,7 +56,7 @@ fn position(text: &str) -> Result<Position, String> {
 
 pub(crate) async fn run(args: AddComponentArgs) -> Result<(), CliError> {
     let json = args.common.json;
-    add(args).await.map_err(|error| error.as_json(json))
+    add(args).await.map_err(|error| error.told_as_json(json))
 }
 
 async fn add(args: AddComponentArgs) -> Result<(), CliError> {
@@ -103,7 +103,9 @@ fn wiring(args: &AddComponentArgs) -> Result<(String, BTreeMap<String, String>),
     };
     if input.is_empty() || default.is_some_and(str::is_empty) {
         let text = &args.transform;
-        return Err(CliError::invalid(format!("--transform {text}: give IN:OUT, or IN if the component writes to no default port")));
+        return Err(CliError::invalid(format!(
+            "--transform {text}: give IN:OUT, or IN if the component writes to no default port"
+        )));
     }
     let mut outputs = collect("--port", args.port.clone())?;
     if let Some(output) = default {

@@ -52,7 +52,7 @@ pub(crate) async fn run(command: ComponentCommand) -> Result<(), CliError> {
         ComponentCommand::List { common } => list(&common).await,
         ComponentCommand::Inspect { component, common } => inspect(&component, &common).await,
     };
-    done.map_err(|error| error.as_json(json))
+    done.map_err(|error| error.told_as_json(json))
 }
 
 async fn push(file: &Path, name: Option<String>, common: &Common) -> Result<(), CliError> {
@@ -69,7 +69,8 @@ async fn push(file: &Path, name: Option<String>, common: &Common) -> Result<(), 
 pub(crate) fn name_of(file: &Path, name: Option<String>) -> Result<String, CliError> {
     match name.or_else(|| Some(file.file_stem()?.to_str()?.replace('_', "-"))) {
         Some(name) => Ok(name),
-        None => Err(CliError::invalid(format!("{} has no name that a component can have", file.display())).hint("give one with --name")),
+        None => Err(CliError::invalid(format!("{} has no name that a component can have", file.display()))
+            .hint("give one with --name")),
     }
 }
 
@@ -92,13 +93,15 @@ const CHUNK_BYTES: usize = 256 << 10;
 pub(crate) async fn upload(client: &Client, name: &str, file: Bytes, common: &Common) -> Result<Component, CliError> {
     let spinner = if has_terminal() && !common.json {
         let spinner = ProgressBar::new_spinner();
-        spinner.set_message(format!("uploading {name} ({}); the server checks and compiles it", bytes(file.len() as u64)));
+        spinner
+            .set_message(format!("uploading {name} ({}); the server checks and compiles it", bytes(file.len() as u64)));
         spinner.enable_steady_tick(Duration::from_millis(100));
         Some(spinner)
     } else {
         None
     };
-    let start = UploadComponentRequest { request: Some(Request::Start(UploadComponentStart { name: name.to_owned() })) };
+    let start =
+        UploadComponentRequest { request: Some(Request::Start(UploadComponentStart { name: name.to_owned() })) };
     let chunks = (0..file.len()).step_by(CHUNK_BYTES).map(move |at| {
         let chunk = file.slice(at..(at + CHUNK_BYTES).min(file.len()));
         UploadComponentRequest { request: Some(Request::Chunk(chunk)) }

@@ -50,7 +50,7 @@ fn from(text: &str) -> Result<From, String> {
 
 pub(crate) async fn run(args: ConsumeArgs) -> Result<(), CliError> {
     let json = args.common.json;
-    consume(args).await.map_err(|error| error.as_json(json))
+    consume(args).await.map_err(|error| error.told_as_json(json))
 }
 
 async fn consume(args: ConsumeArgs) -> Result<(), CliError> {
@@ -185,7 +185,10 @@ mod tests {
         assert_eq!(value(b"[1,\n2]"), "\"value\":[1,2]");
         assert_eq!(value(b"\xff\x00"), "\"value\":\"/wA=\",\"encoding\":\"base64\"");
         let tombstone = check(Event { key: Some(vec![0xff].into()), ..Event::default() });
-        assert!(tombstone.ends_with(r#""key":"/w==","key_encoding":"base64","headers":{},"value":null}"#), "{tombstone}");
+        assert!(
+            tombstone.ends_with(r#""key":"/w==","key_encoding":"base64","headers":{},"value":null}"#),
+            "{tombstone}"
+        );
     }
 
     #[test]

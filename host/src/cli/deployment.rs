@@ -7,8 +7,8 @@ use clap::Subcommand;
 use nodata_client::proto::metric::Value as MetricValue;
 use nodata_client::proto::{
     DeleteDeploymentRequest, Deployment, DeploymentState, DescribeDeploymentRequest, DescribeDeploymentResponse,
-    ListDeploymentsRequest, LogLine, LogStream, Metric, PauseDeploymentRequest, ResumeDeploymentRequest, TailLogsRequest,
-    Task, TaskState,
+    ListDeploymentsRequest, LogLine, LogStream, Metric, PauseDeploymentRequest, ResumeDeploymentRequest,
+    TailLogsRequest, Task, TaskState,
 };
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
@@ -67,7 +67,7 @@ pub(crate) async fn run(command: DeploymentCommand) -> Result<(), CliError> {
         | DeploymentCommand::Delete { common, .. }
         | DeploymentCommand::Logs { common, .. } => common.clone(),
     };
-    run_on(command, &common).await.map_err(|error| error.as_json(common.json))
+    run_on(command, &common).await.map_err(|error| error.told_as_json(common.json))
 }
 
 async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliError> {

@@ -57,7 +57,7 @@ impl CliError {
     }
 
     /// The same, told as JSON.
-    pub(crate) fn as_json(mut self, json: bool) -> Self {
+    pub(crate) fn told_as_json(mut self, json: bool) -> Self {
         self.json = json;
         self
     }

@@ -3,6 +3,7 @@
 //! Data goes to standard output, everything else to standard error. A reader that closes its pipe is no failure.
 
 mod add_component; // add-component
+mod bench; // bench publish|consume|transform
 mod component; // component push|list|inspect
 mod consume; // consume
 mod deployment; // deployment list|describe|pause|resume|delete|logs
@@ -44,6 +45,9 @@ enum Command {
     /// Compile a component: started by the server, for the server.
     #[command(name = "__compile", hide = true)]
     Compile,
+    /// Take every event and throw it away: started by `bench`, to know what gRPC can do.
+    #[command(name = "__null", hide = true)]
+    Null,
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,6 +67,9 @@ enum ClientCommand {
     /// List, describe, pause, resume and delete deployments, and read their logs.
     #[command(subcommand)]
     Deployment(deployment::DeploymentCommand),
+    /// Measure a server, its disk and its network.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 /// What every command that talks to a server has in common.
@@ -100,6 +107,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match cli.command {
         Command::Compile => return nodata_runtime::child_main(),
+        Command::Null => bench::null::run(),
         Command::Serve(args) => serve::run(args),
         Command::Client(command) | Command::ClientAlias { command } => run_client(command),
     };
@@ -126,6 +134,7 @@ fn run_client(command: ClientCommand) -> Result<(), CliError> {
                     ClientCommand::AddComponent(args) => add_component::run(args).await,
                     ClientCommand::Component(command) => component::run(command).await,
                     ClientCommand::Deployment(command) => deployment::run(command).await,
+                    ClientCommand::Bench(command) => bench::run(command).await,
                 }
             } => result,
             _ = tokio::signal::ctrl_c() => Err(CliError::interrupted()),

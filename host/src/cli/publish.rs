@@ -93,7 +93,7 @@ struct Part {
 
 pub(crate) async fn run(args: PublishArgs) -> Result<(), CliError> {
     let json = args.common.json;
-    publish(args).await.map_err(|error| error.as_json(json))
+    publish(args).await.map_err(|error| error.told_as_json(json))
 }
 
 async fn publish(args: PublishArgs) -> Result<(), CliError> {
@@ -158,7 +158,11 @@ async fn publish(args: PublishArgs) -> Result<(), CliError> {
     });
     let rate = count((events as f64 / seconds.max(1e-9)) as u64);
     out.show(&summary, || {
-        vec![format!("published {} events to {} in {seconds:.2} s ({rate} events/s, ack {ack})", count(events), args.topic)]
+        vec![format!(
+            "published {} events to {} in {seconds:.2} s ({rate} events/s, ack {ack})",
+            count(events),
+            args.topic
+        )]
     })
 }
 
@@ -216,7 +220,7 @@ fn open(path: &Path) -> Result<(Input, Option<u64>, String), CliError> {
     if metadata.is_dir() {
         return Err(CliError::invalid(format!("{name} is a directory")));
     }
-    let bytes = metadata.is_file().then(|| metadata.len());
+    let bytes = metadata.is_file().then_some(metadata.len());
     Ok((Box::new(BufReader::with_capacity(1 << 20, file)), bytes, name))
 }
 
@@ -230,8 +234,7 @@ struct Collector {
 impl Collector {
     /// False: nobody wants more.
     fn push(&mut self, event: &Event, line: u64, input_bytes: u64) -> bool {
-        let part =
-            self.building.get_or_insert_with(|| Part { batch: Batch::new(), first_line: line, input_bytes: 0 });
+        let part = self.building.get_or_insert_with(|| Part { batch: Batch::new(), first_line: line, input_bytes: 0 });
         part.batch.push(event);
         part.input_bytes += input_bytes;
         if part.batch.len() >= self.batch_max || part.batch.bytes() >= BATCH_BYTES {
@@ -305,7 +308,9 @@ fn read_lines(
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         if text.len() as u64 + 1 >= LINE_BYTES_MAX {
             let max = bytes(LINE_BYTES_MAX);
-            return Err(CliError::invalid(format!("line {number} is longer than {max}, which is the most an event may have")));
+            return Err(CliError::invalid(format!(
+                "line {number} is longer than {max}, which is the most an event may have"
+            )));
         }
         if text.iter().all(u8::is_ascii_whitespace) {
             continue;
@@ -374,10 +379,9 @@ impl Progress {
             return Self { bar: None };
         }
         let (bar, template) = match input_bytes {
-            Some(bytes) => (
-                ProgressBar::new(bytes),
-                "{bar:30} {percent:>3} %  {msg}  {binary_bytes_per_sec}  {eta} left",
-            ),
+            Some(bytes) => {
+                (ProgressBar::new(bytes), "{bar:30} {percent:>3} %  {msg}  {binary_bytes_per_sec}  {eta} left")
+            }
             None => (ProgressBar::new_spinner(), "{spinner} {msg}  {elapsed}"),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -424,7 +428,8 @@ mod tests {
             let wire = part.batch.as_wire().to_vec();
             for event in nodata_proto::events::read(&wire) {
                 let event = event.unwrap();
-                let text = |part: Option<&[u8]>| part.map_or("-".into(), |part| String::from_utf8_lossy(part).into_owned());
+                let text =
+                    |part: Option<&[u8]>| part.map_or("-".into(), |part| String::from_utf8_lossy(part).into_owned());
                 events.push(format!("{} {} {}", text(event.id), text(event.key), text(event.value)));
             }
         }

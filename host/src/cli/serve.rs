@@ -1,6 +1,7 @@
 //! `nodata serve`
 
 use crate::cli::CliError;
+use crate::cli::out::has_terminal;
 use crate::server::Server;
 use crate::settings::ServeSettings;
 use clap::Args;
@@ -37,7 +38,12 @@ pub(crate) struct ServeArgs {
 pub(crate) fn run(args: ServeArgs) -> Result<(), CliError> {
     let filter = EnvFilter::try_new(&args.log)
         .map_err(|error| CliError::invalid(format!("`{}` is no filter for messages: {error}", args.log)))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(has_terminal())
+        .with_target(false)
+        .init();
     raise_open_files();
 
     let mut settings = ServeSettings::new(args.data, args.listen);
@@ -90,7 +96,10 @@ fn tell(server: &Server, data: &str) {
     }
     if report.torn_bytes > 0 {
         let bytes = report.torn_bytes;
-        tracing::info!(bytes, "dropped a write that was not finished when the last server ended; nobody was told it was safe");
+        tracing::info!(
+            bytes,
+            "dropped a write that was not finished when the last server ended; nobody was told it was safe"
+        );
     }
     if let Some(why) = &report.checkpoint_rebuilt {
         tracing::warn!(why, "the checkpoint could not be used and was made anew from the log; nothing is lost");

@@ -65,7 +65,7 @@ pub(crate) async fn run(command: TopicCommand) -> Result<(), CliError> {
         | TopicCommand::Update { common, .. }
         | TopicCommand::Delete { common, .. } => common.clone(),
     };
-    run_on(command, &common).await.map_err(|error| error.as_json(common.json))
+    run_on(command, &common).await.map_err(|error| error.told_as_json(common.json))
 }
 
 async fn run_on(command: TopicCommand, common: &Common) -> Result<(), CliError> {

@@ -6,9 +6,7 @@ use crate::deployment::spec::{
 };
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
 use crate::registry::{ComponentEntry, Registry, RegistryError};
-use nodata_log::{
-    Clock, ErrorKind, Expect, Log, LogError, MetadataStore, Name, NameError, Offset, TaskKey, Topic, Tp,
-};
+use nodata_log::{Clock, ErrorKind, Expect, Log, LogError, MetadataStore, Name, NameError, Offset, TaskKey, Topic, Tp};
 use nodata_runtime::{GuestLog, GuestMetrics, MetricSeries, Runtime};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +28,9 @@ pub enum DeploymentError {
     TooMuch { what: &'static str, count: usize, max: usize },
     #[error("the deployment would read what it writes: topic `{topic}` is its input and behind port \"{port}\"")]
     Loop { topic: String, port: String },
-    #[error("offset {offset} is out of range in partition {partition} of `{topic}`: the earliest is {earliest}, the end is {end}")]
+    #[error(
+        "offset {offset} is out of range in partition {partition} of `{topic}`: the earliest is {earliest}, the end is {end}"
+    )]
     Start { topic: Name, partition: u32, offset: Offset, earliest: Offset, end: Offset },
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -251,10 +251,8 @@ impl Deployments {
     /// Pauses a deployment, and waits until none of its tasks works any more.
     pub async fn pause(&self, name: &str) -> Result<DeploymentView, DeploymentError> {
         let spec = self.change(name, |spec| spec.paused = true).await?;
-        self.wait_until(|live| {
-            live.get(name).is_none_or(|live| live.tasks.values().all(|task| !task.is_running))
-        })
-        .await;
+        self.wait_until(|live| live.get(name).is_none_or(|live| live.tasks.values().all(|task| !task.is_running)))
+            .await;
         self.view(Arc::new(spec)).await
     }
 

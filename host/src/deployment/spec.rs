@@ -10,13 +10,13 @@ pub(crate) const SPECS: &str = "deployment/";
 pub(crate) const FAILURES: &str = "deployment-failure/";
 
 /// Longest name of a deployment: `.dlq` fits behind it.
-pub const DEPLOYMENT_NAME_BYTES_MAX: usize = 128;
+pub(super) const DEPLOYMENT_NAME_BYTES_MAX: usize = 128;
 
 /// Bytes of all configuration together.
-pub const CONFIG_BYTES_MAX: usize = 64 << 10;
+pub(super) const CONFIG_BYTES_MAX: usize = 64 << 10;
 
 /// Ports of one deployment.
-pub const PORTS_MAX: usize = 64;
+pub(super) const PORTS_MAX: usize = 64;
 
 /// What should run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

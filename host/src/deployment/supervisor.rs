@@ -30,8 +30,7 @@ impl Supervisor {
     /// A supervisor, and the handle for whoever asks for deployments.
     pub fn new(parts: DeploymentsParts) -> (Self, Deployments) {
         let deployments = Deployments::new(parts);
-        let supervisor =
-            Self { deployments: deployments.clone(), running: HashMap::new(), tasks: JoinSet::new() };
+        let supervisor = Self { deployments: deployments.clone(), running: HashMap::new(), tasks: JoinSet::new() };
         (supervisor, deployments)
     }
 
@@ -102,8 +101,12 @@ impl Supervisor {
             return;
         }
         let guest_log = Arc::new(GuestLog::new(self.deployments.parts.clock.clone()));
-        let known =
-            Live { owner: spec.owner, guest_log, metrics: Arc::new(GuestMetrics::default()), tasks: Default::default() };
+        let known = Live {
+            owner: spec.owner,
+            guest_log,
+            metrics: Arc::new(GuestMetrics::default()),
+            tasks: Default::default(),
+        };
         live.insert(spec.name.clone(), known);
         drop(live);
         self.deployments.has_moved();
@@ -208,7 +211,9 @@ impl Supervisor {
         self.running.remove(&id);
         match end {
             TaskEnd::Stopped => {}
-            TaskEnd::Superseded => tracing::info!(deployment = name, partition, "someone else works for a task; it starts again"),
+            TaskEnd::Superseded => {
+                tracing::info!(deployment = name, partition, "someone else works for a task; it starts again")
+            }
             TaskEnd::Log(error) => {
                 tracing::warn!(deployment = name, partition, %error, "the log refused a task; it starts again");
             }
@@ -222,7 +227,12 @@ impl Supervisor {
 
     /// Writes down why a task is paused, so that it stays paused after a restart and everyone can see why.
     async fn failed(&self, name: &str, partition: u32, failure: TaskFailure) {
-        tracing::warn!(deployment = name, partition, reason = failure.reason, "a task is paused because its component failed");
+        tracing::warn!(
+            deployment = name,
+            partition,
+            reason = failure.reason,
+            "a task is paused because its component failed"
+        );
         if let Some(live) = self.deployments.live().get(name) {
             live.guest_log.note(partition, &format!("the task is paused: {}", failure.reason));
         }

@@ -13,8 +13,8 @@ use crate::deployment::spec::{DeploymentSpec, TaskFailure};
 use crate::deployment::status::{TaskState, TaskStatus};
 use futures::FutureExt as _;
 use nodata_log::{
-    Appended, Batch, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StoredBatch, TaskKey, TaskLease, Topic, Tp,
-    Transaction,
+    Appended, Batch, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StoredBatch, TaskKey, TaskLease, Topic,
+    Tp, Transaction,
 };
 use nodata_runtime::{
     CallError, CallErrorReason, Deployment, GuestLog, GuestMetrics, Input, InputError, Instance, InstanceLimits,
@@ -244,11 +244,8 @@ impl Task {
             // Asked to stop while waiting to try again.
             None => return Ok(()),
         };
-        let counts = Counts {
-            events_in: input.len() as u64,
-            events_out: output.events,
-            rejected: output.rejected.len() as u64,
-        };
+        let counts =
+            Counts { events_in: input.len() as u64, events_out: output.events, rejected: output.rejected.len() as u64 };
         let changes_state = !output.state.is_empty();
         let transaction = self.transaction(&input, next, output).await?;
         let Some(pending) = self.commit(transaction).await? else { return Ok(()) };
@@ -303,7 +300,8 @@ impl Task {
             self.instance = None;
             hard += 1;
             if hard >= HARD_TRIES {
-                let lines = error.frames().iter().map(|frame| format!("at {frame}")).chain(error.stderr().iter().cloned());
+                let lines =
+                    error.frames().iter().map(|frame| format!("at {frame}")).chain(error.stderr().iter().cloned());
                 return Err(TaskEnd::Failed(self.failure(attempt, &reason, lines.collect())));
             }
         }

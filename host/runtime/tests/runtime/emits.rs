@@ -9,7 +9,7 @@ no rows: ok
 lost: unknown port \"lost\"
 short keys: keys: 0 offsets, 1 elements need 2
 late start: values: the first offset is 1, not 0
-descending: keys: 2 offsets, 2 elements need 3
+descending: values: element 1 begins at 2 and ends before, at 1
 long data: values: the last offset is 1, the data has 2 bytes
 validity: keys: a validity of 2 bytes, 1 elements need 1 or none
 timestamps: timestamps: 2 for 1 rows
@@ -22,7 +22,7 @@ empty id: row 1: the id is empty; leave it out instead
 long id: row 1: the id has 257 bytes, at most 256 are allowed
 same header: row 1: header `h` is given twice; header names are unique in an event
 no header name: row 1: a header has an empty name
-large event: ok
+large event: row 1: 101 bytes (id, key, value and headers), at most 100 are allowed
 no such row: there is no input row 7; the batch has 2";
     setup("emits-nonsense").ports(&[("", 1, 100)]).check(&["a", "b"], expected).await;
 }

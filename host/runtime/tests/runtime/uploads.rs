@@ -156,7 +156,7 @@ async fn exports_of_another_type_are_refused() {
     );
     let error = refused(wat::parse_str(text).unwrap()).await.to_string();
     let begin = "`nodata:streaming/transformer@0.1.0` is not what the contract says: ";
-    assert!(error.starts_with(begin) && error.contains("expected 2 types, found 0"), "{error}");
+    assert!(error.starts_with(begin) && error.contains("expected 2-tuple, found 0-tuple"), "{error}");
 }
 
 #[tokio::test]

@@ -80,11 +80,13 @@ impl Client {
         DeploymentServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    pub(crate) fn publishing(&self) -> PublishServiceClient<Channel> {
+    /// Publishing as it is on the wire, without retries. Usually [`publish`](Self::publish) or a [`Publisher`] is what you want.
+    pub fn publishing(&self) -> PublishServiceClient<Channel> {
         PublishServiceClient::new(self.channel.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    pub(crate) fn consuming(&self) -> ConsumeServiceClient<Channel> {
+    /// Reading as it is on the wire. Usually a [`Tail`] is what you want.
+    pub fn consuming(&self) -> ConsumeServiceClient<Channel> {
         ConsumeServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 

@@ -36,8 +36,14 @@ impl Guest for EmitsNonsense {
         answered("timestamps", columns(Columns { timestamps: &[1, 2], ..ROW }));
         answered("id", columns(Columns { ids: Some(BytesColumnParam { data: b"\xff", ..ONE }), ..ROW }));
         answered("row offsets", columns(Columns { headers: header(&[0, 2], ONE), ..ROW }));
-        answered("null name", columns(Columns { headers: header(&[0, 1], BytesColumnParam { validity: &[0], ..ONE }), ..ROW }));
-        answered("large row", columns(Columns { values: BytesColumnParam { offsets: &[0, 100], data: &[0; 100], validity: &[] }, ..ROW }));
+        answered(
+            "null name",
+            columns(Columns { headers: header(&[0, 1], BytesColumnParam { validity: &[0], ..ONE }), ..ROW }),
+        );
+        answered(
+            "large row",
+            columns(Columns { values: BytesColumnParam { offsets: &[0, 100], data: &[0; 100], validity: &[] }, ..ROW }),
+        );
 
         let event = |event: EventParam<'_>| out.emit("", &[EVENT, event]);
         answered("lost event", out.emit("lost", &[EVENT]));
@@ -45,7 +51,7 @@ impl Guest for EmitsNonsense {
         answered("long id", event(EventParam { id: Some(&"i".repeat(257)), ..EVENT }));
         answered("same header", event(EventParam { headers: &[("h", b"1"), ("h", b"2")], ..EVENT }));
         answered("no header name", event(EventParam { headers: &[("", b"1")], ..EVENT }));
-        answered("large event", event(EventParam { value: Some(&[0; 100]), ..EVENT }));
+        answered("large event", event(EventParam { value: Some(&[0; 101]), ..EVENT }));
         answered("no such row", out.forward("", &[0, 7]));
 
         for answer in answers {

@@ -55,7 +55,11 @@ fn act(table: &Table, words: &[&str]) -> Result<String, state::Error> {
         ["scan", start, end, limit] => {
             let end = (*end != "-").then_some(end.as_bytes());
             let entries = table.scan(start.as_bytes(), end, limit.parse().expect("a number"))?;
-            entries.iter().map(|entry| format!("{}={}", text(&entry.key), text(&entry.value))).collect::<Vec<_>>().join(" ")
+            entries
+                .iter()
+                .map(|entry| format!("{}={}", text(&entry.key), text(&entry.value)))
+                .collect::<Vec<_>>()
+                .join(" ")
         }
         ["open", name] => Table::open(name).map(|_| "ok".to_owned())?,
         other => panic!("no such action: {other:?}"),

@@ -1,0 +1,67 @@
+//! `nodata bench`: what a user would feel, measured from outside.
+//!
+//! The load comes from this process, the server is a process of its own on a fresh store, and both share the machine. Beside the
+//! figures stand what the disk and what gRPC can do at most, measured in the same run.
+
+mod consume; // reading, and from end to end
+mod limits; // what the disk and the network can do
+pub(crate) mod null; // a server that throws everything away
+mod payload; // events
+mod publish; // writing
+mod report; // medians, and how they are shown
+mod target; // the server under test
+mod transform; // through a component
+
+use crate::cli::CliError;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Measure publishing, durable and not.
+    Publish(publish::PublishBench),
+    /// Measure reading, and how long an event takes from end to end.
+    Consume(consume::ConsumeBench),
+    /// Measure events on their way through a component, in and out durable.
+    Transform(transform::TransformBench),
+}
+
+/// What every measurement has in common.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BenchCommon {
+    /// Where the store is made, and removed afterwards: this decides which disk is measured [default: the current directory].
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// How often each case is measured. The cases take turns, and medians are shown.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: usize,
+    /// How long one measurement takes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+    seconds: f64,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl BenchCommon {
+    fn check(&self) -> Result<(), CliError> {
+        if self.rounds == 0 || !(self.seconds > 0.0 && self.seconds <= 3600.0) {
+            return Err(CliError::invalid("give at least one round, and between 0 and 3600 seconds"));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
+    let json = match &command {
+        BenchCommand::Publish(args) => args.common.json,
+        BenchCommand::Consume(args) => args.common.json,
+        BenchCommand::Transform(args) => args.common.json,
+    };
+    let done = match command {
+        BenchCommand::Publish(args) => publish::run(args).await,
+        BenchCommand::Consume(args) => consume::run(args).await,
+        BenchCommand::Transform(args) => transform::run(args).await,
+    };
+    done.map_err(|error| error.told_as_json(json))
+}

@@ -1,0 +1,132 @@
+//! The server under test: a process of its own, so that its processor time and memory can be told from the load's.
+
+use crate::cli::CliError;
+use nodata_client::Client;
+use nodata_client::proto::CreateTopicRequest;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Clock ticks of a second in `/proc`; it has been 100 on Linux for ever.
+const TICKS: f64 = 100.0;
+
+/// A running server with a store of its own, which goes with it.
+pub(crate) struct Target {
+    child: Child,
+    address: String,
+    dir: Option<TempDir>,
+}
+
+impl Target {
+    /// Starts a server on an empty store in this directory.
+    pub(crate) fn start(dir: &Path) -> Result<Self, CliError> {
+        let store = tempfile::Builder::new().prefix("nodata-bench-").tempdir_in(dir).map_err(|error| {
+            CliError::failed(format!("cannot make a directory for the store in {}: {error}", dir.display()))
+        })?;
+        let data = store.path().join("data");
+        let mut target = Self::spawn(&["serve", "--listen", "127.0.0.1:0", "--log", "error", "--data"], Some(&data))?;
+        target.dir = Some(store);
+        Ok(target)
+    }
+
+    /// Starts a server that throws everything away.
+    pub(crate) fn start_null() -> Result<Self, CliError> {
+        Self::spawn(&["__null"], None)
+    }
+
+    fn spawn(args: &[&str], data: Option<&Path>) -> Result<Self, CliError> {
+        let failed = |error: std::io::Error| CliError::failed(format!("cannot start a server: {error}"));
+        let program = std::env::current_exe().map_err(failed)?;
+        let mut command = Command::new(program);
+        command.args(args).args(data).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
+        let mut line = String::new();
+        if let Some(out) = child.stdout.take() {
+            BufReader::new(out).read_line(&mut line).map_err(failed)?;
+        }
+        match line.trim().strip_prefix("nodata is ready on ") {
+            Some(address) => Ok(Self { address: address.to_owned(), child, dir: None }),
+            None => Err(CliError::failed("the server under test did not start; its messages are above")),
+        }
+    }
+
+    /// Ends the server in order and starts it again on the same store. Answers with the time until it was ready.
+    pub(crate) fn restart(&mut self) -> Result<Duration, CliError> {
+        let Some(dir) = self.dir.take() else { return Err(CliError::failed("this server has no store")) };
+        self.stop();
+        let begun = std::time::Instant::now();
+        let data = dir.path().join("data");
+        let again = Self::spawn(&["serve", "--listen", "127.0.0.1:0", "--log", "error", "--data"], Some(&data));
+        let took = begun.elapsed();
+        let again = again?;
+        *self = again;
+        self.dir = Some(dir);
+        Ok(took)
+    }
+
+    fn stop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id() as i32) {
+            // One that has ended already is as good.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Client, CliError> {
+        Ok(Client::connect(&self.address).await?)
+    }
+
+    /// Makes a topic.
+    pub(crate) async fn topic(&self, name: &str, partitions: u32) -> Result<(), CliError> {
+        let request = CreateTopicRequest { name: name.to_owned(), partitions, event_bytes_max: 0 };
+        self.connect().await?.topics().create_topic(request).await?;
+        Ok(())
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        Usage::of(&self.child.id().to_string())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What a process has used so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) cpu_s: f64,
+    pub(crate) peak_memory_bytes: f64,
+    pub(crate) written_bytes: f64,
+}
+
+impl Usage {
+    /// Of this process.
+    pub(crate) fn own() -> Self {
+        Self::of("self")
+    }
+
+    /// What cannot be read counts as nothing.
+    fn of(process: &str) -> Self {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            line.split_whitespace().next().and_then(|number| number.parse::<f64>().ok()).unwrap_or_default()
+        };
+        let stat = read("stat");
+        // The name of the program is in parentheses and may hold anything; user and system time are the 14th and 15th field.
+        let behind_name = stat.rsplit(')').next().unwrap_or_default();
+        let ticks: f64 =
+            behind_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+        Self {
+            cpu_s: ticks / TICKS,
+            peak_memory_bytes: field(&read("status"), "VmHWM:") * 1024.0,
+            written_bytes: field(&read("io"), "write_bytes:"),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! `nodata bench transform`
+
+use crate::cli::CliError;
+use crate::cli::bench::BenchCommon;
+use crate::cli::bench::payload;
+use crate::cli::bench::report::{self, Figures, Rows};
+use crate::cli::bench::target::{Target, Usage};
+use crate::cli::component::read;
+use crate::cli::out::Out;
+use bytes::Bytes;
+use clap::Args;
+use nodata_client::proto::start_position::{Earliest, Position};
+use nodata_client::proto::upload_component_request::Request;
+use nodata_client::proto::{
+    DeployRequest, DescribeDeploymentRequest, StartPosition, Transform, UploadComponentRequest, UploadComponentStart,
+};
+use nodata_client::{Batch, From, PublisherOptions, TailOptions};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Measure events on their way through a component.
+///
+/// A producer publishes, a component transforms, a consumer reads what comes out, all at the same time in one server; everything
+/// is durable, and every event is processed once.
+#[derive(Debug, Args)]
+pub(crate) struct TransformBench {
+    /// The component. It should emit something for most events.
+    #[arg(long, value_name = "FILE", default_value = "target/components/filter-rewrite.wasm")]
+    file: PathBuf,
+    /// Partitions of both topics.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    partitions: u32,
+    /// Events in a request.
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    batch: usize,
+    #[command(flatten)]
+    pub(crate) common: BenchCommon,
+}
+
+pub(crate) async fn run(args: TransformBench) -> Result<(), CliError> {
+    args.common.check()?;
+    let component = read(&args.file)
+        .map_err(|error| error.hint("`cargo xtask components` builds the examples; name another one with --file"))?;
+    let out = Out::new(args.common.json);
+    let mut rows: Vec<Rows> = Vec::new();
+    for round in 0..args.common.rounds {
+        for (at, bytes) in [100, 1024].into_iter().enumerate() {
+            let name = format!("produce, transform, consume, {bytes} B x {}", args.batch);
+            out.say(&format!("round {} of {}: {name}", round + 1, args.common.rounds));
+            let target = Target::start(&args.common.dir)?;
+            let figures = measure(&target, &args, component.clone(), bytes).await?;
+            match rows.get_mut(at) {
+                Some(rows) => rows.rounds.push(figures),
+                None => rows.push(Rows { name, rounds: vec![figures] }),
+            }
+        }
+    }
+    let json = json!({ "ack": "durable", "cases": report::to_json(&rows) });
+    out.show(&json, || {
+        let mut lines = vec![format!(
+            "through {}, {} partitions, ack durable, exactly once, medians of {} rounds; events/s are those that went in",
+            args.file.display(),
+            args.partitions,
+            args.common.rounds
+        )];
+        lines.extend(report::lines(&rows));
+        lines
+    })
+}
+
+async fn measure(
+    target: &Target,
+    args: &TransformBench,
+    component: Bytes,
+    event_bytes: usize,
+) -> Result<Figures, CliError> {
+    target.topic("in", args.partitions).await?;
+    target.topic("out", args.partitions).await?;
+    deploy(target, component).await?;
+    let reader = target.connect().await?;
+    let mut tail =
+        reader.tail("out", TailOptions { from: From::Earliest, follow: true, ..TailOptions::default() }).await?;
+    let consuming = tokio::spawn(async move {
+        let mut events = 0u64;
+        loop {
+            match tail.next_batch().await {
+                Ok(Some(batch)) => events += batch.rows().count() as u64,
+                Ok(None) | Err(_) => return events,
+            }
+        }
+    });
+
+    let payload = payload::events(event_bytes);
+    let before = (target.usage(), Usage::own());
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs_f64(args.common.seconds);
+    let mut publishers = Vec::new();
+    for partition in 0..args.partitions {
+        let options =
+            PublisherOptions { partition: Some(partition), in_flight_requests_max: 4, ..PublisherOptions::default() };
+        publishers.push(target.connect().await?.publisher("in", options));
+    }
+    let mut next = (0..payload.len()).cycle();
+    let mut events = 0;
+    while Instant::now() < end {
+        for publisher in &publishers {
+            let mut batch = Batch::new();
+            for at in next.by_ref().take(args.batch) {
+                batch.push_parts(None, &payload[at]);
+            }
+            publisher.send_batch(batch).await?;
+            events += args.batch as u64;
+        }
+    }
+    for publisher in &publishers {
+        publisher.flush().await?;
+    }
+    wait_until_done(target).await?;
+    let elapsed = begun.elapsed().as_secs_f64();
+    let after = (target.usage(), Usage::own());
+    consuming.abort();
+    let millions = events as f64 / 1e6;
+    Ok(Figures {
+        events_per_s: events as f64 / elapsed,
+        event_bytes,
+        server_cpu: Some((after.0.cpu_s - before.0.cpu_s) / millions),
+        client_cpu: Some((after.1.cpu_s - before.1.cpu_s) / millions),
+        peak_memory_mb: Some(after.0.peak_memory_bytes / 1e6),
+        written: Some((after.0.written_bytes - before.0.written_bytes) / (events * event_bytes as u64) as f64),
+        ..Figures::default()
+    })
+}
+
+async fn deploy(target: &Target, component: Bytes) -> Result<(), CliError> {
+    let client = target.connect().await?;
+    let start = Request::Start(UploadComponentStart { name: "bench".to_owned() });
+    let chunks = component.chunks(256 << 10).map(|chunk| Request::Chunk(Bytes::copy_from_slice(chunk)));
+    let parts: Vec<UploadComponentRequest> =
+        std::iter::once(start).chain(chunks).map(|part| UploadComponentRequest { request: Some(part) }).collect();
+    client.components().upload_component(futures::stream::iter(parts)).await?;
+    let request = DeployRequest {
+        name: "bench".to_owned(),
+        component: "bench".to_owned(),
+        transform: Some(Transform { input: "in".to_owned(), outputs: [(String::new(), "out".to_owned())].into() }),
+        from: Some(StartPosition { position: Some(Position::Earliest(Earliest {})) }),
+        ..DeployRequest::default()
+    };
+    client.deployments().deploy(request).await?;
+    Ok(())
+}
+
+/// Waits until every event has been processed and committed.
+async fn wait_until_done(target: &Target) -> Result<(), CliError> {
+    let client = target.connect().await?;
+    loop {
+        let request = DescribeDeploymentRequest { name: "bench".to_owned() };
+        let described = client.deployments().describe_deployment(request).await?.into_inner();
+        let failed = described.tasks.iter().find(|task| !task.reason.is_empty());
+        if let Some(task) = failed {
+            return Err(CliError::failed(format!("the component failed: {}", task.reason)));
+        }
+        if described.deployment.is_some_and(|deployment| deployment.lag == 0) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,223 @@
+//! Starts servers, runs commands, and cleans up after them.
+
+use nodata_client::{Client, ClientOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The program under test.
+pub(crate) const NODATA: &str = env!("CARGO_BIN_EXE_nodata");
+
+/// A running server.
+pub(crate) struct Server {
+    child: Child,
+    address: String,
+    said: Arc<Mutex<String>>,
+    listens: Option<JoinHandle<()>>,
+    dir: Arc<TempDir>,
+}
+
+impl Server {
+    /// Starts a server on an empty store.
+    pub(crate) fn start() -> Self {
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), "127.0.0.1:0")
+    }
+
+    /// Starts a server on a store that may be there.
+    pub(crate) fn start_in(dir: Arc<TempDir>, listen: &str) -> Self {
+        match Self::try_start(dir, listen, &[]) {
+            Ok(server) => server,
+            Err(said) => panic!("the server did not start: {said}"),
+        }
+    }
+
+    /// Starts a server, or answers with what it said when it did not.
+    pub(crate) fn try_start(dir: Arc<TempDir>, listen: &str, more: &[&str]) -> Result<Self, String> {
+        let mut child = Command::new(NODATA)
+            .args(["serve", "--listen", listen, "--data"])
+            .arg(dir.path().join("data"))
+            .args(more)
+            .env_remove("NODATA_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let listens = std::thread::spawn({
+            let said = said.clone();
+            move || {
+                for line in stderr.lines().map_while(Result::ok) {
+                    let mut said = said.lock().unwrap();
+                    said.push_str(&line);
+                    said.push('\n');
+                }
+            }
+        });
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        match ready.trim_end().strip_prefix("nodata is ready on ") {
+            Some(address) => Ok(Self { address: address.to_owned(), child, said, listens: Some(listens), dir }),
+            None => {
+                let _ = child.wait();
+                listens.join().unwrap();
+                let said = said.lock().unwrap().clone();
+                Err(said)
+            }
+        }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The directory around the store.
+    pub(crate) fn dir(&self) -> Arc<TempDir> {
+        self.dir.clone()
+    }
+
+    /// The store.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// What the server wrote to its standard error so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Waits until the server has said this: what it writes comes here a moment later.
+    pub(crate) fn wait_until_it_says(&self, text: &str) {
+        while !self.said().contains(text) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        let options = ClientOptions { retry_for: Duration::from_secs(120), ..ClientOptions::default() };
+        Client::connect_with(&self.address, options).await.unwrap()
+    }
+
+    /// Ends the server as `kill -9` does, and starts it again at the same address.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.restart();
+    }
+
+    /// Waits for the end of the server, and starts it again at the same address.
+    fn restart(&mut self) {
+        self.child.wait().unwrap();
+        let (dir, address) = (self.dir.clone(), self.address.clone());
+        *self = Self::start_in(dir, &address);
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
+    /// Waits for the end of the server.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let status = self.child.wait().unwrap();
+        if let Some(listens) = self.listens.take() {
+            listens.join().unwrap();
+        }
+        status
+    }
+
+    /// Runs a command against this server.
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        self.run_with(args, b"")
+    }
+
+    /// Runs a command with this on its standard input.
+    pub(crate) fn run_with(&self, args: &[&str], input: &[u8]) -> Ran {
+        run(args, &[("NODATA_SERVER", &self.address)], self.dir.path(), input)
+    }
+
+    /// Runs a command that must succeed, and answers with what it printed.
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
+        self.run(args).ok()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A test that fails shows what the server said.
+        if std::thread::panicking() {
+            eprintln!("--- the server said\n{}---", self.said());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// What it printed, if it succeeded.
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{}{}", self.out, self.err);
+        self.out
+    }
+
+    /// What it said, if it failed with this code.
+    pub(crate) fn failed(self, code: i32) -> String {
+        assert_eq!(self.code, code, "{}{}", self.out, self.err);
+        assert_eq!(self.out, "", "a command that fails prints no data");
+        self.err
+    }
+}
+
+/// Runs the program.
+pub(crate) fn run(args: &[&str], env: &[(&str, &str)], dir: &Path, input: &[u8]) -> Ran {
+    let mut child = Command::new(NODATA)
+        .args(args)
+        .env_remove("NODATA_SERVER")
+        .envs(env.iter().copied())
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writes = std::thread::spawn(move || {
+        // A command that fails does not read to the end.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().unwrap();
+    writes.join().unwrap();
+    Ran::of(output)
+}
+
+/// Lines of JSON.
+pub(crate) fn json_lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A runtime for a client.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
+}

@@ -1,0 +1,12 @@
+//! Users' stories: a real server, a real client, and the commands that people type.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod command_line;
+mod harness;
+mod kill;
+mod publish;
+mod stop;
+mod tail;
+mod topics;
