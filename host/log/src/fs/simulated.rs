@@ -20,6 +20,9 @@ pub struct SimulatedFs {
 
 type Inode = u64;
 
+/// The least that is written whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
 #[derive(Debug, Default)]
 struct Disk {
     files: BTreeMap<Inode, File>,
@@ -470,11 +473,15 @@ impl FsFile for SimulatedFile {
         self.with(|disk, inode| {
             let power_goes = disk.enter()?;
             let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-            if disk.faults.short_writes && bytes.len() > 1 && disk.chance.percent(30) {
-                let keep = 1 + disk.chance.below(bytes.len() as u64 - 1) as usize;
-                bytes.truncate(keep);
-            }
             let at = at as usize;
+            if disk.faults.short_writes && disk.chance.percent(30) {
+                let stop = at + disk.chance.below(bytes.len() as u64) as usize;
+                // The kernel takes whole pages, so a write never ends inside of a sector.
+                let keep = (stop / SECTOR_BYTES * SECTOR_BYTES).saturating_sub(at);
+                if keep > 0 {
+                    bytes.truncate(keep);
+                }
+            }
             let grows = (at + bytes.len()).saturating_sub(file(disk, inode)?.seen.len());
             disk.check_space(grows)?;
             let file = file(disk, inode)?;

@@ -1,0 +1,57 @@
+//! What the commands need, installed when it is missing.
+
+use crate::step::{self, Failed, cargo, run, target_dir, works};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The targets that components are built for.
+pub(crate) fn wasm_targets() -> Result<(), Failed> {
+    let targets = ["wasm32-wasip2", "wasm32-wasip1"];
+    let installed =
+        step::read("asking for the installed targets", Command::new("rustup").args(["target", "list", "--installed"]))?;
+    let missing: Vec<&str> =
+        targets.into_iter().filter(|target| !installed.lines().any(|line| line == *target)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    run(
+        &format!("installing the targets {} with rustup", missing.join(" and ")),
+        Command::new("rustup").args(["target", "add"]).args(missing),
+    )
+}
+
+/// cargo-component, for the one example that is built with it.
+pub(crate) fn cargo_component() -> Result<(), Failed> {
+    if works(&mut cargo(&["component", "--version"])) {
+        return Ok(());
+    }
+    run(
+        "installing cargo-component, once; this takes about ten minutes",
+        &mut cargo(&["install", "cargo-component", "--version", "0.21.1", "--locked"]),
+    )
+}
+
+/// A Python environment with these packages, made once and kept beside the build. Answers with the directory of its programs.
+pub(crate) fn python(packages: &[&str]) -> Result<PathBuf, Failed> {
+    let environment = target_dir().join("python");
+    let bin = environment.join("bin");
+    let wanted = packages.join("\n");
+    let noted = environment.join("packages.txt");
+    if std::fs::read_to_string(&noted).is_ok_and(|installed| installed == wanted) {
+        return Ok(bin);
+    }
+    let make = ["-m", "venv", "--clear"];
+    run("making a Python environment", Command::new("python3").args(make).arg(&environment))?;
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    run(
+        &format!("installing {} into it", packages.join(", ")),
+        Command::new(bin.join("python")).args(install).args(packages),
+    )?;
+    std::fs::write(noted, wanted)?;
+    Ok(bin)
+}
+
+/// Whether cargo-nextest is here; the plain test runner does as well.
+pub(crate) fn has_nextest() -> bool {
+    works(&mut cargo(&["nextest", "--version"]))
+}
