@@ -5,6 +5,7 @@
 
 use crate::api::{self, ApiParts};
 use crate::deployment::{DeploymentsParts, Supervisor};
+use crate::limits::{DOOR_PATIENCE, TASK_PATIENCE};
 use crate::registry::Registry;
 use crate::settings::ServeSettings;
 use nodata_log::fs::Fs;
@@ -19,12 +20,6 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-/// How long requests in hand may take when the server stops. Streams are ended at once.
-const DOOR_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long calls in hand may take when the server stops: as long as a call may.
-const TASK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a server could not be started, or ended.
 #[derive(Debug, Error)]

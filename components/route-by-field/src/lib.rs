@@ -10,7 +10,7 @@
 //! ```text
 //! cargo build --release --target wasm32-wasip2 -p route-by-field
 //! nodata add-component --file target/wasm32-wasip2/release/route_by_field.wasm --transform flights:other-flights \
-//!     --config field=carrier --config ports=UA,DL
+//!     --port UA=united --port DL=delta --config field=carrier --config ports=UA,DL
 //! ```
 
 use nodata_component::{Events, Output, Result, component, config};

@@ -386,7 +386,12 @@ pub(crate) mod tests {
     #[test]
     fn every_defect_is_named() {
         assert_eq!(check(|_| {}), "fine");
-        assert_eq!(check(|c| drop(c.keys.offsets.pop())), "keys: 2 offsets, 2 elements need 3");
+        assert_eq!(
+            check(|c| {
+                c.keys.offsets.pop();
+            }),
+            "keys: 2 offsets, 2 elements need 3"
+        );
         assert_eq!(check(|c| c.keys = OwnedColumn::default()), "keys: 0 offsets, 2 elements need 3");
         assert_eq!(check(|c| c.values.offsets[0] = 1), "values: the first offset is 1, not 0");
         assert_eq!(check(|c| c.keys.offsets[1] = 9), "keys: element 1 begins at 9 and ends before, at 4");
@@ -426,10 +431,20 @@ pub(crate) mod tests {
         assert_eq!(name(b"\xff"), "row 1: a header name is not UTF-8");
         assert_eq!(headers(|_, names, _| names.validity = vec![1]), "header names: element 1 is null");
         assert_eq!(headers(|_, _, values| values.validity = vec![2]), "header values: element 0 is null");
-        assert_eq!(headers(|rows, _, _| drop(rows.pop())), "headers: 2 offsets, 2 elements need 3");
+        assert_eq!(
+            headers(|rows, _, _| {
+                rows.pop();
+            }),
+            "headers: 2 offsets, 2 elements need 3"
+        );
         assert_eq!(headers(|rows, _, _| rows[2] = 1), "headers: the last row offset is 1, there are 2 names");
         assert_eq!(headers(|rows, _, _| rows[1] = 3), "headers: element 1 begins at 3 and ends before, at 2");
-        assert_eq!(headers(|_, _, values| drop(values.offsets.pop())), "header values: 2 offsets, 2 elements need 3");
+        assert_eq!(
+            headers(|_, _, values| {
+                values.offsets.pop();
+            }),
+            "header values: 2 offsets, 2 elements need 3"
+        );
         assert_eq!(
             headers(|rows, _, _| *rows = vec![0, 2, 2]),
             "row 0: header `h` is given twice; header names are unique in an event"

@@ -2,6 +2,7 @@
 
 use crate::api::rows::Rows;
 use crate::api::status::{self, Refusal};
+use crate::limits::{FETCH_BYTES, FETCH_BYTES_MAX, FETCH_WAIT_MAX, TAIL_BYTES, TAIL_MESSAGES};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use nodata_log::{Bounds, Chunk, ErrorKind, Log, LogError, Name, Offset, ReadLimits, Topic, Tp};
@@ -14,17 +15,6 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
-
-/// Bytes of one message to a reader who did not ask for another size.
-const FETCH_BYTES: u64 = 1 << 20;
-const FETCH_BYTES_MAX: u64 = 16 << 20;
-const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// Bytes of one message of a stream: large enough that its overhead does not matter, small enough that a few can wait.
-const TAIL_BYTES: u64 = 512 << 10;
-
-/// Messages that are ready for a reader: one is being sent while the next is read.
-const TAIL_MESSAGES: usize = 2;
 
 pub(crate) struct ConsumeApi {
     pub(crate) log: Arc<dyn Log>,

@@ -2,6 +2,7 @@
 
 use crate::api::status::{self, Refusal};
 use crate::deployment::{DeployRequest, DeploymentError, DeploymentView, Deployments, StartAt, TaskState, TaskView};
+use crate::limits::LOG_MESSAGES;
 use nodata_log::LogError;
 use nodata_proto::server as wire;
 use nodata_proto::server::start_position::Position;
@@ -11,9 +12,6 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
-
-/// Messages that are ready for a reader of logs.
-const LOG_MESSAGES: usize = 4;
 
 pub(crate) struct DeploymentApi {
     pub(crate) deployments: Deployments,

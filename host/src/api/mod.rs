@@ -10,6 +10,7 @@ mod status; // errors as a caller sees them
 mod topic; // TopicService
 
 use crate::deployment::Deployments;
+use crate::limits::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::registry::Registry;
 use component::ComponentApi;
 use consume::ConsumeApi;
@@ -22,26 +23,11 @@ use nodata_proto::server::publish_service_server::PublishServiceServer;
 use nodata_proto::server::topic_service_server::TopicServiceServer;
 use publish::PublishApi;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use topic::TopicApi;
-
-/// Bytes of HTTP/2 flow control: what a connection, and a stream in it, may send before it is read. With the default of 64 KiB
-/// events of 1 KiB lose a quarter of their speed.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-
-/// Streams of one connection.
-const STREAMS_MAX: u32 = 1024;
-
-/// Largest message. A batch of 64 MiB with what is around it.
-const MESSAGE_BYTES_MAX: usize = 80 << 20;
-
-/// A connection that does not answer is closed.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// What the door works with.
 pub struct ApiParts {

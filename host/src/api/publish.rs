@@ -2,6 +2,7 @@
 
 use crate::api::door::{Door, Share};
 use crate::api::status::{self, Refusal};
+use crate::limits::{ANSWERS, COALESCE_BYTES, COALESCE_REQUESTS, LARGE_BYTES, ROOM_WAIT, UNANSWERED_APPENDS};
 use futures::{FutureExt as _, StreamExt as _};
 use nodata_log::{
     AckLevel, Append, Appended, Batch, Clock, ErrorKind, Log, LogError, Name, Pending, ProducerError, ProducerId,
@@ -11,30 +12,10 @@ use nodata_proto::server as wire;
 use nodata_proto::server::publish_stream_request::Request as StreamPart;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
-
-/// How long a request waits for room.
-const ROOM_WAIT: Duration = Duration::from_secs(10);
-
-/// Bytes of requests that are appended together when several are there already.
-const COALESCE_BYTES: u64 = 1 << 20;
-
-/// Requests that are appended together.
-const COALESCE_REQUESTS: usize = 4096;
-
-/// Appends of one stream that wait to be acknowledged. Together with the bound above and the room of the log, this is what a
-/// client that never reads its answers can hold.
-const UNANSWERED_APPENDS: usize = 64;
-
-/// Answers that wait for HTTP/2.
-const ANSWERS: usize = 4;
-
-/// Batches larger than this are decoded where they do not hold up others.
-const LARGE_BYTES: usize = 1 << 20;
 
 pub(crate) struct PublishApi {
     pub(crate) log: Arc<dyn Log>,

@@ -2,6 +2,7 @@
 
 use crate::api::status::{self, Refusal};
 use crate::deployment::Deployments;
+use crate::limits::WATCH_MESSAGES;
 use nodata_log::limits::EVENT_BYTES_MAX;
 use nodata_log::{Change, ErrorKind, Log, LogError, Topic, TopicChange, TopicConfig, TopicId};
 use nodata_proto::server as wire;
@@ -12,9 +13,6 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
-
-/// Messages that are ready for a watcher.
-const WATCH_MESSAGES: usize = 16;
 
 pub(crate) struct TopicApi {
     pub(crate) log: Arc<dyn Log>,

@@ -2,6 +2,7 @@
 
 use crate::cli::out::{bytes, has_terminal, table, time};
 use crate::cli::{CliError, Common};
+use crate::limits::UPLOAD_CHUNK_BYTES;
 use bytes::Bytes;
 use clap::Subcommand;
 use indicatif::ProgressBar;
@@ -86,9 +87,6 @@ pub(crate) fn read(file: &Path) -> Result<Bytes, CliError> {
     Ok(std::fs::read(file).map_err(failed)?.into())
 }
 
-/// Bytes of one message of an upload.
-const CHUNK_BYTES: usize = 256 << 10;
-
 /// Uploads a component, and shows that something happens while the server compiles it.
 pub(crate) async fn upload(client: &Client, name: &str, file: Bytes, common: &Common) -> Result<Component, CliError> {
     let spinner = if has_terminal() && !common.json {
@@ -102,8 +100,8 @@ pub(crate) async fn upload(client: &Client, name: &str, file: Bytes, common: &Co
     };
     let start =
         UploadComponentRequest { request: Some(Request::Start(UploadComponentStart { name: name.to_owned() })) };
-    let chunks = (0..file.len()).step_by(CHUNK_BYTES).map(move |at| {
-        let chunk = file.slice(at..(at + CHUNK_BYTES).min(file.len()));
+    let chunks = (0..file.len()).step_by(UPLOAD_CHUNK_BYTES).map(move |at| {
+        let chunk = file.slice(at..(at + UPLOAD_CHUNK_BYTES).min(file.len()));
         UploadComponentRequest { request: Some(Request::Chunk(chunk)) }
     });
     let parts = futures::stream::iter(std::iter::once(start).chain(chunks.collect::<Vec<_>>()));

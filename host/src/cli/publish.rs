@@ -2,6 +2,7 @@
 
 use crate::cli::out::{Out, bytes, count, has_terminal};
 use crate::cli::{CliError, Common};
+use crate::limits::{LINE_BYTES_MAX, PUBLISH_BYTES, PUBLISH_READ_AHEAD};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use nodata_client::{Ack, Batch, Error, Event, Publisher, PublisherOptions, Receipt};
@@ -73,15 +74,6 @@ impl From<AckArg> for Ack {
     }
 }
 
-/// Bytes of one request.
-const BATCH_BYTES: usize = 1 << 20;
-
-/// Requests that are read ahead of the network.
-const READ_AHEAD: usize = 8;
-
-/// Longest line.
-const LINE_BYTES_MAX: u64 = 64 << 20;
-
 /// Events of one request, and what to say about them.
 struct Part {
     batch: Batch,
@@ -116,7 +108,7 @@ async fn publish(args: PublishArgs) -> Result<(), CliError> {
     let publisher = client.publisher(&args.topic, options);
 
     let fields = Fields { key: args.key_field, id: args.id_field };
-    let (parts, mut read) = mpsc::channel(READ_AHEAD);
+    let (parts, mut read) = mpsc::channel(PUBLISH_READ_AHEAD);
     let batch_max = args.batch;
     let reader = tokio::task::spawn_blocking(move || {
         let mut collector = Collector { parts, batch_max, building: None };
@@ -237,7 +229,7 @@ impl Collector {
         let part = self.building.get_or_insert_with(|| Part { batch: Batch::new(), first_line: line, input_bytes: 0 });
         part.batch.push(event);
         part.input_bytes += input_bytes;
-        if part.batch.len() >= self.batch_max || part.batch.bytes() >= BATCH_BYTES {
+        if part.batch.len() >= self.batch_max || part.batch.bytes() >= PUBLISH_BYTES {
             return self.flush();
         }
         true

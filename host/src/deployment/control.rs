@@ -1,10 +1,9 @@
 //! What an operator asks for. Everything that is asked for becomes an entry in the log first; the supervisor makes it true, now
 //! and after every restart.
 
-use crate::deployment::spec::{
-    CONFIG_BYTES_MAX, DeploymentSpec, FAILURES, PORTS_MAX, SPECS, TaskFailure, failure_prefix, spec_key,
-};
+use crate::deployment::spec::{DeploymentSpec, FAILURES, SPECS, TaskFailure, failure_prefix, spec_key};
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
+use crate::limits::{CONFIG_BYTES_MAX, PORTS_MAX};
 use crate::registry::{ComponentEntry, Registry, RegistryError};
 use nodata_log::{Clock, ErrorKind, Expect, Log, LogError, MetadataStore, Name, NameError, Offset, TaskKey, Topic, Tp};
 use nodata_runtime::{GuestLog, GuestMetrics, MetricSeries, Runtime};

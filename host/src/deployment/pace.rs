@@ -3,19 +3,8 @@
 //! Large batches cost less for each event, and a call must return long before its deadline. So the number grows while calls
 //! are quick and shrinks when they are slow, whatever the component does with an event.
 
+use crate::limits::{CALL_EVENTS_FIRST, CALL_EVENTS_MAX, CALL_QUICK, CALL_SLOW};
 use std::time::Duration;
-
-/// Events of the first call: a component that needs a millisecond for each is still far from its deadline.
-const FIRST: usize = 128;
-
-/// Most events of a call. More would not make it cheaper, see `benches/transform.rs` of the runtime.
-const MOST: usize = 8192;
-
-/// A call that is quicker gets more events next time.
-const QUICK: Duration = Duration::from_millis(20);
-
-/// A call that is slower gets fewer.
-const SLOW: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -24,7 +13,7 @@ pub(crate) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { events: FIRST }
+        Self { events: CALL_EVENTS_FIRST }
     }
 }
 
@@ -36,10 +25,10 @@ impl Pace {
 
     /// Learns from a call that was given so many events.
     pub(crate) fn learn(&mut self, events: usize, took: Duration) {
-        if took > SLOW {
+        if took > CALL_SLOW {
             self.events = (self.events / 2).max(1);
-        } else if took < QUICK && events >= self.events {
-            self.events = (self.events * 2).min(MOST);
+        } else if took < CALL_QUICK && events >= self.events {
+            self.events = (self.events * 2).min(CALL_EVENTS_MAX);
         }
     }
 }
@@ -53,13 +42,13 @@ mod tests {
         let mut pace = Pace::default();
         let quick = Duration::from_millis(1);
         pace.learn(10, quick);
-        assert_eq!(pace.events(), FIRST, "a call that was not full says nothing");
+        assert_eq!(pace.events(), CALL_EVENTS_FIRST, "a call that was not full says nothing");
         for _ in 0..20 {
             pace.learn(pace.events(), quick);
         }
-        assert_eq!(pace.events(), MOST);
-        pace.learn(MOST, Duration::from_millis(100));
-        assert_eq!(pace.events(), MOST);
+        assert_eq!(pace.events(), CALL_EVENTS_MAX);
+        pace.learn(CALL_EVENTS_MAX, Duration::from_millis(100));
+        assert_eq!(pace.events(), CALL_EVENTS_MAX);
         for _ in 0..20 {
             pace.learn(pace.events(), Duration::from_secs(1));
         }

@@ -1,5 +1,6 @@
 //! What should run: a deployment as an operator decided it, kept as a metadata entry.
 
+use crate::limits::DEPLOYMENT_NAME_BYTES_MAX;
 use nodata_log::{LogError, MetaEntry, Name, Offset, OwnerId, TimestampUs, TopicId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -8,15 +9,6 @@ use std::collections::BTreeMap;
 pub(crate) const SPECS: &str = "deployment/";
 /// Keys of tasks that are paused because their component failed.
 pub(crate) const FAILURES: &str = "deployment-failure/";
-
-/// Longest name of a deployment: `.dlq` fits behind it.
-pub(super) const DEPLOYMENT_NAME_BYTES_MAX: usize = 128;
-
-/// Bytes of all configuration together.
-pub(super) const CONFIG_BYTES_MAX: usize = 64 << 10;
-
-/// Ports of one deployment.
-pub(super) const PORTS_MAX: usize = 64;
 
 /// What should run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,17 +4,14 @@ use crate::deployment::control::{Deployments, DeploymentsParts, Live, LiveTask};
 use crate::deployment::spec::{DeploymentSpec, TaskFailure, failure_key, failure_prefix};
 use crate::deployment::status::TaskStatus;
 use crate::deployment::task::{Task, TaskEnd, TaskSettings};
+use crate::limits::RESTART_WAIT;
 use nodata_log::{Change, Expect, LogError, Offset, Tp};
 use nodata_runtime::{Digest, GuestLog, GuestMetrics};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-/// Wait before a task that could not be started, or that the log refused, is started again.
-const RESTART_WAIT: Duration = Duration::from_secs(1);
 
 /// Names a running task.
 type Running = (u64, u32);

@@ -11,6 +11,7 @@ use crate::deployment::dead_letters;
 use crate::deployment::pace::Pace;
 use crate::deployment::spec::{DeploymentSpec, TaskFailure};
 use crate::deployment::status::{TaskState, TaskStatus};
+use crate::limits::{COMMITS_IN_FLIGHT, FULL_WAIT, HARD_TRIES, INPUT_BYTES, RETRY_FIRST, RETRY_MAX};
 use futures::FutureExt as _;
 use nodata_log::{
     Appended, Batch, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StoredBatch, TaskKey, TaskLease, Topic,
@@ -23,24 +24,8 @@ use nodata_runtime::{
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// Bytes of one call's input.
-const INPUT_BYTES: u64 = 1 << 20;
-
-/// Commits that may be on their way to the disk while the next call runs.
-const COMMITS_IN_FLIGHT: usize = 4;
-
-/// Waits between tries of a batch that failed with a transient error: this, doubled each time, up to the second.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MOST: Duration = Duration::from_secs(30);
-
-/// Wait before a commit that found no room on the disk is tried again.
-const FULL_WAIT: Duration = Duration::from_secs(1);
-
-/// Tries of a batch on fresh instances before the task is paused.
-const HARD_TRIES: u32 = 2;
 
 /// Instances with more memory than this are replaced between two batches: linear memory never shrinks.
 const RECYCLE_MEMORY_BYTES: u64 = 192 << 20;
@@ -292,7 +277,7 @@ impl Task {
                     report.last_lines = error.stderr().to_vec();
                 });
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => wait = (wait * 2).min(RETRY_MOST),
+                    () = tokio::time::sleep(wait) => wait = (wait * 2).min(RETRY_MAX),
                     () = self.settings.stop.cancelled() => return Ok(None),
                 }
                 continue;

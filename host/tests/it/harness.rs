@@ -212,6 +212,18 @@ pub(crate) fn run(args: &[&str], env: &[(&str, &str)], dir: &Path, input: &[u8])
     Ran::of(output)
 }
 
+/// The file of a component that was built.
+pub(crate) fn component(name: &str) -> String {
+    let path = components().join(format!("{name}.wasm"));
+    assert!(path.exists(), "{} is missing: build the components with `cargo xtask components`", path.display());
+    path.display().to_string()
+}
+
+/// Where components are built.
+pub(crate) fn components() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/components")
+}
+
 /// Lines of JSON.
 pub(crate) fn json_lines(text: &str) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -1,1 +1,94 @@
-//! Killed on the way.
+//! The main job on real input, while the server is killed: every late flight comes out once, in the order of its carrier.
+//!
+//! `cargo xtask flights FILE` runs this with a whole year of flights.
+
+use crate::harness::{Server, block_on, component, json_lines};
+use nodata_client::{Event, PublisherOptions};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+const KILLS: usize = 10;
+
+/// The flights to use: lines of JSON.
+#[allow(clippy::disallowed_methods, reason = "a test has no settings")]
+fn flights() -> Vec<String> {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/flights-sample.ndjson");
+    let file = PathBuf::from(std::env::var("NODATA_FLIGHTS").unwrap_or_else(|_| sample.to_owned()));
+    let text = if file.extension().is_some_and(|extension| extension == "gz") {
+        let unpacked = Command::new("gzip").arg("-dc").arg(&file).output().unwrap();
+        assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
+        String::from_utf8(unpacked.stdout).unwrap()
+    } else {
+        std::fs::read_to_string(&file).unwrap()
+    };
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The ids by carrier, in order.
+type ByCarrier = BTreeMap<String, Vec<String>>;
+
+fn by_carrier<'a>(flights: impl IntoIterator<Item = (&'a Value, &'a Value)>) -> ByCarrier {
+    let mut all = ByCarrier::new();
+    for (carrier, id) in flights {
+        let carrier = carrier.as_str().unwrap().to_owned();
+        all.entry(carrier).or_default().push(id.as_str().unwrap().to_owned());
+    }
+    all
+}
+
+fn consumed(server: &Server, topic: &str) -> ByCarrier {
+    let events = json_lines(&server.ok(&["consume", topic, "--from", "earliest"]));
+    by_carrier(events.iter().map(|event| (&event["key"], &event["id"])))
+}
+
+#[test]
+fn late_flights_come_out_once_and_in_order_while_the_server_is_killed() {
+    let lines = flights();
+    let parsed: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let all = by_carrier(parsed.iter().map(|flight| (&flight["carrier"], &flight["id"])));
+    let late = parsed.iter().filter(|flight| flight["arr_delay"].as_f64().is_some_and(|delay| delay >= 60.0));
+    let late = by_carrier(late.map(|flight| (&flight["carrier"], &flight["id"])));
+    let late_count: usize = late.values().map(Vec::len).sum();
+    assert!(late_count > 100, "{late_count}");
+
+    let mut server = Server::start();
+    server.ok(&["topic", "create", "flights", "--partitions", "4"]);
+    server.ok(&["topic", "create", "late", "--partitions", "4"]);
+    let file = component("late-flights");
+    server.ok(&["add-component", "--file", &file, "--transform", "flights:late", "--from", "earliest"]);
+
+    block_on(async {
+        let client = server.client().await;
+        let options = PublisherOptions { batch_events_max: 50, ..PublisherOptions::default() };
+        let publisher = client.publisher("flights", options);
+        let part = lines.len().div_ceil(KILLS + 1);
+        for (number, (lines, parsed)) in lines.chunks(part).zip(parsed.chunks(part)).enumerate() {
+            for (line, flight) in lines.iter().zip(parsed) {
+                let event = Event::new(line.clone())
+                    .with_key(flight["carrier"].as_str().unwrap().to_owned())
+                    .with_id(flight["id"].as_str().unwrap());
+                publisher.send(event).await.unwrap();
+            }
+            if number < KILLS {
+                // In the middle of publishing, of calls and of commits.
+                tokio::time::sleep(Duration::from_millis(number as u64 * 3)).await;
+                tokio::task::block_in_place(|| server.kill_and_restart());
+            }
+        }
+        publisher.flush().await.unwrap();
+    });
+    let described = || -> Value {
+        serde_json::from_str(&server.ok(&["deployment", "describe", "late-flights", "--json"])).unwrap()
+    };
+    while described()["lag"] != 0 {
+        assert_ne!(described()["state"], "failed", "{}", described());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(consumed(&server, "flights"), all, "every flight is there once, in the order of its carrier");
+    let found = consumed(&server, "late");
+    assert_eq!(found, late, "every late flight came out once, in the order of its carrier");
+    eprintln!("{} flights in, {late_count} late ones out, {KILLS} kills", lines.len());
+}

@@ -1,6 +1,6 @@
 //! Users' stories: a real server, a real client, and the commands that people type.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says why")]
 
 mod bad_input;
 mod command_line;

@@ -1,5 +1,7 @@
 //! What components see of the host, and what the host sees of components.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod harness; // starts guests, shows what they do
 
 mod calls; // errors that a component returns, and instances that go on

@@ -47,7 +47,32 @@ pub trait Transform: Sized + 'static {
     fn process(&mut self, events: Events<'_>, out: &mut Output<'_>) -> Result<()>;
 }
 
-/// A component that is a function.
+/// A component that is a function. `#[component]` has the compiler compare the author's with it:
+///
+/// ```compile_fail,E0308
+/// use nodata_component::{Events, Output, Result, component};
+///
+/// #[component]
+/// fn without_a_reference(events: Events<'_>, out: Output<'_>) -> Result<()> {
+///     Ok(())
+/// }
+/// ```
+///
+/// and has it complain of a second one:
+///
+/// ```compile_fail,E0428
+/// use nodata_component::{Events, Output, Result, component};
+///
+/// #[component]
+/// fn one(events: Events<'_>, out: &mut Output<'_>) -> Result<()> {
+///     Ok(())
+/// }
+///
+/// #[component]
+/// fn another(events: Events<'_>, out: &mut Output<'_>) -> Result<()> {
+///     Ok(())
+/// }
+/// ```
 pub type Process = fn(Events<'_>, &mut Output<'_>) -> Result<()>;
 
 /// One call of a function.

@@ -49,7 +49,7 @@ impl<'a> Events<'a> {
 
     /// Bytes of ids, keys, values and headers together.
     pub fn byte_size(&self) -> u64 {
-        self.batch.host.byte_size()
+        *self.batch.byte_size.get_or_init(|| self.batch.host.byte_size())
     }
 
     /// The event in this row, counted from 0.
@@ -126,6 +126,9 @@ impl fmt::Debug for Iter<'_> {
         f.debug_list().entries(self.clone()).finish()
     }
 }
+
+/// Bytes of an event that is copied in about the time of a call of the host.
+const COPY_BYTES_MAX: usize = 1 << 10;
 
 /// One event of the input.
 #[derive(Clone, Copy)]
@@ -204,6 +207,14 @@ impl<'a> Event<'a> {
         self.batch.offsets()[self.row as usize]
     }
 
+    /// Whether copying it does not cost more than telling the host about it. A batch of large events is not fetched
+    /// only to find that out.
+    pub(crate) fn is_cheap_to_copy(&self) -> bool {
+        let batch_bytes = Events { batch: self.batch }.byte_size();
+        batch_bytes <= u64::from(self.batch.len) * COPY_BYTES_MAX as u64
+            && self.value().is_none_or(|value| value.len() <= COPY_BYTES_MAX)
+    }
+
     /// Its place in this call, counted from 0.
     #[inline]
     pub fn row(&self) -> u32 {
@@ -272,6 +283,7 @@ fn text_of<'a>(bytes: &'a [u8], what: &str) -> &'a str {
 pub(crate) struct Batch<'a> {
     host: host::Batch<'a>,
     len: u32,
+    byte_size: OnceCell<u64>,
     topic: OnceCell<String>,
     offsets: OnceCell<Vec<u64>>,
     ids: OnceCell<Option<Fetched<'a, BytesColumn>>>,
@@ -287,6 +299,7 @@ impl<'a> Batch<'a> {
         Self {
             len: host.len(),
             host,
+            byte_size: OnceCell::new(),
             topic: OnceCell::new(),
             offsets: OnceCell::new(),
             ids: OnceCell::new(),

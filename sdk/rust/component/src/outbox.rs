@@ -1,8 +1,9 @@
 //! What waits to be handed to the host for one port.
 //!
-//! Events are gathered in columns and handed over together, rows that are passed on unchanged are gathered as row
-//! numbers. Only one of the two waits at a time, so that the order in a port is the order in which the component
-//! spoke.
+//! Events are gathered in columns and handed over together; rows that are passed on unchanged are gathered as row
+//! numbers and come after the columns. What would have to come before them sends both off, so that the order in a port
+//! is the order in which the component spoke. A component that goes back and forth between the two all the time would
+//! call the host for every event or two: for that one, short runs of passed on rows are copied into the columns.
 //!
 //! An event is written in place: its id, key, headers and value go behind the finished rows of their columns, and
 //! finishing the row makes them part of it. An event that is given up half-written is cut off again.
@@ -10,6 +11,7 @@
 use crate::column_builder::BytesColumnBuilder;
 use crate::columns::{ColumnsRef, HeadersColumnRef};
 use crate::error::{Error, Result};
+use crate::events::Event;
 use crate::host::{Collector, EmitError};
 
 /// Bytes of events after which they are handed over before the call ends. It bounds what a component holds, keeps
@@ -18,6 +20,14 @@ pub(crate) const FLUSH_BYTES: usize = 1 << 20;
 
 /// Events after which they are handed over before the call ends: empty ones count, too.
 const FLUSH_ROWS: usize = 1 << 16;
+
+/// How often pushed events may follow forwarded rows in one call before short runs of rows are copied. Copying needs
+/// every column of the input, which has to pay off.
+const SWITCHES_MAX: u32 = 4;
+
+/// Rows that are copied in one run. A longer run is worth the two calls of the host that it costs, which take about as
+/// long as copying this many small events.
+const COPY_ROWS_MAX: u32 = 16;
 
 /// Bytes of memory that a column keeps for the next call.
 const KEEP_BYTES: usize = 2 * FLUSH_BYTES;
@@ -32,7 +42,10 @@ pub(crate) struct Outbox {
     /// One for each row or none at all: the contract has no nulls here.
     timestamps: Vec<i64>,
     headers: HeadersBuilder,
+    /// Rows of the input that come after the events above.
     forwards: Vec<u32>,
+    switches: u32,
+    copied_rows: u32,
     /// Something may lie behind the finished rows.
     has_pending: bool,
     /// The first refusal. It ends the call, also when the component did not look at it: otherwise events would be
@@ -72,12 +85,21 @@ impl Outbox {
     /// Starts an event. One that was not finished is forgotten.
     #[inline]
     pub(crate) fn begin(&mut self, collector: &Collector<'_>) -> Pending {
-        let is_refused = !self.forwards.is_empty() && self.flush_forwards(collector).is_err();
         if self.has_pending {
             self.discard_pending();
         }
+        let is_refused = !self.forwards.is_empty() && self.switch(collector).is_err();
         self.has_pending = true;
+        self.copied_rows = 0;
         Pending { is_refused, ..Pending::default() }
+    }
+
+    /// Makes place behind the rows that were passed on.
+    #[cold]
+    #[inline(never)]
+    fn switch(&mut self, collector: &Collector<'_>) -> Result<()> {
+        self.switches += 1;
+        self.flush(collector)
     }
 
     #[cold]
@@ -87,6 +109,7 @@ impl Outbox {
         self.keys.discard_pending();
         self.ids.discard_pending();
         self.headers.discard_pending();
+        self.has_pending = false;
     }
 
     #[inline]
@@ -171,18 +194,43 @@ impl Outbox {
         Ok(())
     }
 
-    /// Passes a row of the input on.
+    /// Passes an event of the input on.
     #[inline]
-    pub(crate) fn forward(&mut self, collector: &Collector<'_>, row: u32) -> Result<()> {
-        if self.rows > 0 {
-            self.flush_rows(collector)?;
+    pub(crate) fn forward(&mut self, collector: &Collector<'_>, event: &Event<'_>) -> Result<()> {
+        let is_after_events = self.rows > 0 && self.forwards.is_empty();
+        if is_after_events && self.switches >= SWITCHES_MAX {
+            return self.forward_or_copy(collector, event);
         }
-        self.forwards.push(row);
+        self.forwards.push(event.row());
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn forward_or_copy(&mut self, collector: &Collector<'_>, event: &Event<'_>) -> Result<()> {
+        let copied_rows = self.copied_rows;
+        if copied_rows == COPY_ROWS_MAX || !event.is_cheap_to_copy() {
+            self.forwards.push(event.row());
+            return Ok(());
+        }
+        let mut pending = self.begin(collector);
+        self.set_id(&mut pending, event.id_bytes());
+        self.set_key(&mut pending, event.key());
+        pending.timestamp_us = Some(event.timestamp_us());
+        for (name, value) in event.headers() {
+            self.set_header(name, value);
+        }
+        let value = event.value();
+        self.value().extend_from_slice(value.unwrap_or_default());
+        self.finish(collector, pending, value.is_some())?;
+        self.copied_rows = copied_rows + 1;
         Ok(())
     }
 
     /// Hands everything over, and says whether anything was ever refused.
     pub(crate) fn flush(&mut self, collector: &Collector<'_>) -> Result<()> {
+        if self.has_pending {
+            self.discard_pending();
+        }
         if self.rows > 0 {
             self.flush_rows(collector)?;
         }
@@ -201,6 +249,7 @@ impl Outbox {
     pub(crate) fn clear(&mut self) {
         self.clear_rows();
         self.forwards.clear();
+        self.switches = 0;
         self.refused = None;
     }
 
@@ -260,6 +309,7 @@ impl Outbox {
         for (name, value) in headers {
             self.headers.set(0, &name, &value);
         }
+        self.has_pending = true;
         flushed
     }
 
@@ -381,8 +431,12 @@ impl HeadersBuilder {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Call, Event, Harness};
-    use crate::{Events, Output, Result};
+    use super::*;
+    use crate::component;
+    use crate::host::native::{Batch, Offsets, Sink};
+    use crate::testing::{Call, Columns, Event, Harness};
+    use crate::{Events, Output};
+    use std::cell::Cell;
 
     fn check(process: fn(Events<'_>, &mut Output<'_>) -> Result<()>) -> Call {
         let input = [
@@ -424,9 +478,12 @@ mod tests {
             drop(writer);
             out.push("second")?;
             drop(out.event().key("k").header("h", "v"));
+            out.to("other").event().key("k").value("third")?;
+            drop(out.to("other").event().id("i").header("h", "v").writer());
             Ok(())
         });
         assert_eq!(call.events(), [Event::new("first"), Event::new("second")]);
+        assert_eq!(call.to("other"), [Event::new("third").key("k")]);
     }
 
     #[test]
@@ -566,5 +623,57 @@ mod tests {
             error(|_, out| out.to("late").event().id("").value("a")),
             "an event for port `late` was refused: the id is empty; leave it out instead"
         );
+    }
+
+    /// Counts how often the host is called.
+    #[derive(Default)]
+    struct Calls(Cell<usize>);
+
+    impl Sink for Calls {
+        fn emit_columns(&self, _: &str, _: ColumnsRef<'_>) -> Result<(), EmitError> {
+            self.0.set(self.0.get() + 1);
+            Ok(())
+        }
+
+        fn forward(&self, _: &str, _: &[u32]) -> Result<(), EmitError> {
+            self.0.set(self.0.get() + 1);
+            Ok(())
+        }
+
+        fn reject(&self, _: u32, _: &str) {}
+
+        fn remaining_bytes(&self) -> u64 {
+            u64::MAX
+        }
+    }
+
+    /// How often the host is called for 1000 events of this size, when one in `every` is pushed and the rest is passed
+    /// on.
+    fn host_calls(value_bytes: usize, every: usize) -> usize {
+        let input = vec![Event::new(vec![b'x'; value_bytes]); 1000];
+        let columns = Columns::from_events(&input);
+        let batch = Batch { topic: "t", partition: 0, attempt: 1, offsets: Offsets::FromZero, columns: &columns };
+        let calls = Calls::default();
+        let process = |events: Events<'_>, out: &mut Output<'_>| {
+            for (n, event) in events.iter().enumerate() {
+                if n % every == 0 { out.like(&event).value("pushed")? } else { out.forward(&event)? }
+            }
+            Ok(())
+        };
+        component::call(process, batch, &Collector(&calls)).unwrap();
+        calls.0.get()
+    }
+
+    #[test]
+    fn the_host_is_called_once_in_a_while() {
+        assert_eq!(host_calls(100, 1), 1);
+        assert_eq!(host_calls(100, 2000), 2);
+        // The first switches call it twice each. Then short runs are copied, …
+        assert_eq!(host_calls(100, 2), 2 * SWITCHES_MAX as usize + 1);
+        assert_eq!(host_calls(100, 10), 2 * SWITCHES_MAX as usize + 1);
+        // … long ones are not, …
+        assert_eq!(host_calls(100, 100), 20);
+        // … and neither are large events.
+        assert_eq!(host_calls(2000, 10), 200);
     }
 }

@@ -19,7 +19,7 @@ thread_local! {
 /// the state that was written and the position in the input.
 ///
 /// Events leave in the order in which they are pushed, port by port. They are handed to the host together, so an
-/// event that the host refuses (see [`Error`]) may end the call later than where it was pushed.
+/// event that the host refuses may end the call later than where it was pushed.
 pub struct Output<'a> {
     collector: &'a Collector<'a>,
     /// The first one is the default port.
@@ -138,8 +138,8 @@ impl<'p> Port<'p> {
         Draft { outbox: self.outbox, collector: self.collector, pending }
     }
 
-    /// Starts an event with the key and the timestamp of another, which is what most transforms want: it goes to
-    /// the partition of the same number, in the same order, and happened at the same time.
+    /// Starts an event with the key and the timestamp of another, which is what most transforms want: it stays in
+    /// order with the others of its key, and happened at the same time.
     ///
     /// It does not take the id over, because an id is the name of one event: add [`Draft::id_of`] where one event
     /// becomes one event.
@@ -148,10 +148,11 @@ impl<'p> Port<'p> {
         self.event().key_of(event).timestamp_of(event)
     }
 
-    /// Passes an event on as it is: id, key, value, headers and timestamp. Its bytes never enter the component.
+    /// Passes an event on as it is: id, key, value, headers and timestamp. The host copies it, so this is the fastest
+    /// way out.
     #[inline]
     pub fn forward(&mut self, event: &Event<'_>) -> Result<()> {
-        self.outbox.forward(self.collector, event.row())
+        self.outbox.forward(self.collector, event)
     }
 }
 
@@ -247,7 +248,7 @@ impl<'p> Draft<'p> {
         writer.finish()
     }
 
-    /// Pushes it without a value: a topic that keeps the last event of each key forgets the key.
+    /// Pushes it without a value.
     #[inline]
     pub fn tombstone(self) -> Result<()> {
         self.push(false)

@@ -8,18 +8,25 @@ use proc_macro::TokenStream;
 ///
 /// ```ignore
 /// #[component]
-/// fn late_flights(events: Events<'_>, out: &mut Output<'_>) -> Result<()> { … }
+/// fn late_flights(events: Events<'_>, out: &mut Output<'_>) -> Result<()> {
+///     events.iter().filter(is_late).try_for_each(|event| out.forward(&event))
+/// }
 /// ```
 ///
 /// ```ignore
 /// #[component]
 /// impl Transform for LateFlights {
-///     fn new() -> Result<Self> { … }
-///     fn process(&mut self, events: Events<'_>, out: &mut Output<'_>) -> Result<()> { … }
+///     fn new() -> Result<Self> {
+///         Ok(Self { minutes: config::get_or("minutes", 60)? })
+///     }
+///
+///     fn process(&mut self, events: Events<'_>, out: &mut Output<'_>) -> Result<()> {
+///         events.iter().filter(|event| self.is_late(event)).try_for_each(|event| out.forward(&event))
+///     }
 /// }
 /// ```
 ///
-/// The function or the implementation itself is not changed: it can be called, and a native test runs it.
+/// The function or the implementation itself stays as it is: it can be called, and a test on this machine runs it.
 #[proc_macro_attribute]
 pub fn component(arguments: TokenStream, item: TokenStream) -> TokenStream {
     component::expand(arguments.into(), item.into()).into()

@@ -1,7 +1,7 @@
 //! The host, as far as a component can tell.
 
 use super::{Columns, Event};
-use crate::columns::ColumnsRef;
+use crate::columns::{BytesColumnRef, ColumnsRef};
 use crate::component::{self, Instance, Transform};
 use crate::error::{Error, Result};
 use crate::events::Events;
@@ -319,6 +319,7 @@ impl Produced<'_> {
 
 impl Sink for Produced<'_> {
     fn emit_columns(&self, port: &str, rows: ColumnsRef<'_>) -> Result<(), EmitError> {
+        check_columns(&rows);
         self.take(port, rows.to_columns().to_events())
     }
 
@@ -342,6 +343,30 @@ impl Sink for Produced<'_> {
 
     fn remaining_bytes(&self) -> u64 {
         self.remaining_bytes.get()
+    }
+}
+
+/// Columns that do not fit together are a mistake of this crate, not of the component.
+fn check_columns(rows: &ColumnsRef<'_>) {
+    fn check(name: &str, column: BytesColumnRef<'_>, rows: usize) {
+        assert_eq!(column.offsets.len(), rows + 1, "{name}");
+        assert!(column.offsets[0] == 0 && column.offsets.is_sorted(), "{name}: {:?}", column.offsets);
+        assert_eq!(column.offsets[rows] as usize, column.data.len(), "{name}");
+        assert!(column.validity.is_empty() || column.validity.len() == rows.div_ceil(8), "{name}");
+    }
+    let count = rows.values.offsets.len() - 1;
+    check("values", rows.values, count);
+    check("keys", rows.keys, count);
+    if let Some(ids) = rows.ids {
+        check("ids", ids, count);
+    }
+    assert!(rows.timestamps.is_empty() || rows.timestamps.len() == count, "timestamps");
+    if let Some(headers) = rows.headers {
+        let offsets = headers.row_offsets;
+        assert!(offsets.len() == count + 1 && offsets[0] == 0 && offsets.is_sorted(), "headers: {offsets:?}");
+        let names = offsets[count] as usize;
+        check("header names", headers.names, names);
+        check("header values", headers.values, names);
     }
 }
 

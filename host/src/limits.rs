@@ -1,0 +1,120 @@
+//! Every bound of the host in one place: why this number, and what happens at it. The bounds of the log are in
+//! `nodata_log::limits`, those of a call into a component in `nodata_runtime::limits`.
+
+use std::time::Duration;
+
+// The door.
+
+/// Bytes of HTTP/2 flow control: what a stream, and a connection, may send before it is read. With the 64 KiB that HTTP/2 starts
+/// with, events of 1 KiB lose a quarter of their speed.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Streams of one connection. The client waits for one to end.
+pub const STREAMS_MAX: u32 = 1024;
+
+/// Largest message: a batch of 64 MiB with what is around it. A larger one is refused with `out of range` before it is read.
+pub const MESSAGE_BYTES_MAX: usize = 80 << 20;
+
+/// A connection that is silent this long is asked, and closed when it stays silent as long again.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// How long a request waits for room in the log before it is refused with `NO_ROOM`, which tells the client to slow down.
+pub const ROOM_WAIT: Duration = Duration::from_secs(10);
+
+/// Bytes, and requests, of one stream that are appended together when they are there already: enough that the cost of an append
+/// disappears, little enough that the first of them does not wait for the last.
+pub const COALESCE_BYTES: u64 = 1 << 20;
+pub const COALESCE_REQUESTS: usize = 4096;
+
+/// Appends of one stream that wait to be acknowledged. At the bound the stream is not read: with the bound above this is what
+/// a client that never reads its answers can hold.
+pub const UNANSWERED_APPENDS: usize = 64;
+
+/// Answers of one stream that wait for HTTP/2.
+pub const ANSWERS: usize = 4;
+
+/// A request larger than this is decoded on a thread that may block: at 2 GB/s it takes half a millisecond, which the requests
+/// of others should not wait for.
+pub const LARGE_BYTES: usize = 1 << 20;
+
+/// Bytes of one answer to a reader who did not ask for another size, and what one may ask for.
+pub const FETCH_BYTES: u64 = 1 << 20;
+pub const FETCH_BYTES_MAX: u64 = 16 << 20;
+
+/// How long one fetch may wait for events. It answers without events then.
+pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of one message to a tail: large enough that its overhead does not matter, small enough that two can wait.
+pub const TAIL_BYTES: u64 = 512 << 10;
+
+/// Messages that are ready for a tail: one is being sent while the next is read. At the bound the tail is not read for.
+pub const TAIL_MESSAGES: usize = 2;
+
+/// Changes that wait for a watcher. One that falls behind gets the newest ends and misses those between.
+pub const WATCH_MESSAGES: usize = 16;
+
+/// Lines of a deployment's log that wait for who follows it.
+pub const LOG_MESSAGES: usize = 4;
+
+// Deployments.
+
+/// Longest name of a deployment: `<name>.dlq` and the like must be topic names.
+pub const DEPLOYMENT_NAME_BYTES_MAX: usize = 128;
+
+/// The configuration of a deployment, keys and values. It is read at every start of an instance.
+pub const CONFIG_BYTES_MAX: usize = 64 << 10;
+
+/// Ports of a deployment that are wired to topics.
+pub const PORTS_MAX: usize = 64;
+
+/// Bytes of input of one call.
+pub const INPUT_BYTES: u64 = 1 << 20;
+
+/// Events of the first call of a task: a component that needs 10 ms for each is still within its deadline.
+pub const CALL_EVENTS_FIRST: usize = 128;
+
+/// Most events of a call. More would not make it cheaper, see `benches/transform.rs` of the runtime.
+pub const CALL_EVENTS_MAX: usize = 8192;
+
+/// A call that is quicker gets more events next time, one that is slower gets fewer.
+pub const CALL_QUICK: Duration = Duration::from_millis(20);
+pub const CALL_SLOW: Duration = Duration::from_millis(200);
+
+/// Commits of one task that are on their way to the disk while its next call runs. At the bound the task waits.
+pub const COMMITS_IN_FLIGHT: usize = 4;
+
+/// Waits between tries of a batch that failed with a transient error: the first, doubled each time, up to the second.
+pub const RETRY_FIRST: Duration = Duration::from_millis(100);
+pub const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Wait before a commit that found no room on the disk is tried again.
+pub const FULL_WAIT: Duration = Duration::from_secs(1);
+
+/// Tries of a batch that traps, takes too long or fails for good, each on a fresh instance, before its task is paused.
+pub const HARD_TRIES: u32 = 2;
+
+/// Wait before a task that could not be started, or that the log refused, is started again.
+pub const RESTART_WAIT: Duration = Duration::from_secs(1);
+
+// The server.
+
+/// How long requests in hand may take when the server stops. Streams are ended at once.
+pub const DOOR_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long calls in hand may take when the server stops: longer than a call may.
+pub const TASK_PATIENCE: Duration = Duration::from_secs(10);
+
+// The command line.
+
+/// Bytes of one request of `nodata publish`.
+pub const PUBLISH_BYTES: usize = 1 << 20;
+
+/// Requests that `nodata publish` reads ahead of the network.
+pub const PUBLISH_READ_AHEAD: usize = 8;
+
+/// Longest line of a file, or row of a table, that `nodata publish` reads. A longer one stops it with the line's number.
+pub const LINE_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of one message of an upload.
+pub const UPLOAD_CHUNK_BYTES: usize = 256 << 10;
