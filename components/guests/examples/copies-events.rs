@@ -1,17 +1,34 @@
-//! Copies each event with all that is in it, as records: the convenient and slow way, without the SDK.
+//! Emits what it was given, as events.
 #![cfg(target_family = "wasm")]
-#![allow(unsafe_code, unreachable_pub, reason = "generated bindings")]
 
-wit_bindgen::generate!({ path: "../../wit/streaming", world: "transform" });
-
-use exports::nodata::streaming::transformer::{Batch, Collector, Error, Guest};
+use guests::{Batch, Collector, Error, EventParam, EventResult, Guest, say};
 
 struct CopiesEvents;
 
-impl Guest for CopiesEvents {
-    fn process(input: &Batch, out: &Collector) -> Result<(), Error> {
-        out.emit("", &input.events()).map_err(|error| Error::Permanent(error.to_string()))
+fn give<'a>(event: &'a EventResult, headers: &'a [(&'a str, &'a [u8])]) -> EventParam<'a> {
+    EventParam {
+        id: event.id.as_deref(),
+        key: event.key.as_deref(),
+        value: event.value.as_deref(),
+        headers,
+        timestamp: event.timestamp,
     }
 }
 
-export!(CopiesEvents);
+impl Guest for CopiesEvents {
+    fn process(input: &Batch, out: &Collector) -> Result<(), Error> {
+        let events = input.events();
+        let headers: Vec<Vec<(&str, &[u8])>> = events
+            .iter()
+            .map(|event| event.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect())
+            .collect();
+        let given: Vec<EventParam<'_>> =
+            events.iter().zip(&headers).map(|(event, headers)| give(event, headers)).collect();
+        if let Err(error) = out.emit("", &given) {
+            say(out, &format!("{error:?}"));
+        }
+        Ok(())
+    }
+}
+
+guests::export!(CopiesEvents);

@@ -1,8 +1,24 @@
-//! Panics, and says why. The host finds it among what the component logged.
+//! Panics when it reads the word.
+#![cfg(target_family = "wasm")]
 
-use nodata_component::{Events, Output, Result, component};
+use guests::{Batch, Collector, Error, Guest, say, texts};
 
-#[component]
-fn panics(events: Events<'_>, _: &mut Output<'_>) -> Result<()> {
-    panic!("asked to panic, with {} events", events.len());
+struct Panics;
+
+#[inline(never)]
+fn look_at(text: &str) {
+    assert_ne!(text, "boom", "the word was said");
 }
+
+impl Guest for Panics {
+    fn process(input: &Batch, out: &Collector) -> Result<(), Error> {
+        for text in texts(input) {
+            eprintln!("looking at {text}");
+            say(out, &text);
+            look_at(&text);
+        }
+        Ok(())
+    }
+}
+
+guests::export!(Panics);

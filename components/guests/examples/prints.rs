@@ -1,12 +1,23 @@
-//! Says each value on stdout and its offset on stderr, line by line. Forwards nothing.
+//! Prints to both streams.
+#![cfg(target_family = "wasm")]
 
-use nodata_component::{Events, Output, Result, component};
+use guests::{Batch, Collector, Error, Guest, texts};
 
-#[component]
-fn prints(events: Events<'_>, _: &mut Output<'_>) -> Result<()> {
-    for event in events {
-        println!("value {}", event.text()?);
-        eprintln!("offset {}", event.offset());
+struct Prints;
+
+impl Guest for Prints {
+    fn process(input: &Batch, _: &Collector) -> Result<(), Error> {
+        for text in texts(input) {
+            println!("out {text}");
+            eprintln!("err {text}");
+        }
+        for n in 0..1000 {
+            println!("flood {n}");
+        }
+        print!("unfinished");
+        std::io::Write::flush(&mut std::io::stdout()).expect("it can be written");
+        Ok(())
     }
-    Ok(())
 }
+
+guests::export!(Prints);

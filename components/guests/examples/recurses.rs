@@ -1,14 +1,21 @@
-//! Calls itself until the stack ends.
+//! Calls itself until the stack is full.
+#![cfg(target_family = "wasm")]
 
-use nodata_component::{Events, Output, Result, component};
+use guests::{Batch, Collector, Error, Guest};
 
-#[component]
-fn recurses(events: Events<'_>, out: &mut Output<'_>) -> Result<()> {
-    out.event().text(deeper(events.byte_size()))
-}
+struct Recurses;
 
-/// What is done with the result keeps the compiler from making a loop of it.
 #[inline(never)]
-fn deeper(n: u64) -> u64 {
-    if n == u64::MAX { n } else { deeper(n + 1).rotate_left(1) ^ n }
+fn deeper(n: u32) -> u32 {
+    // What comes after the call keeps the compiler from making a loop of it.
+    if std::hint::black_box(n) == 0 { 0 } else { std::hint::black_box(deeper(n + 1)) + 1 }
 }
+
+impl Guest for Recurses {
+    fn process(input: &Batch, _: &Collector) -> Result<(), Error> {
+        std::hint::black_box(deeper(input.len()));
+        Ok(())
+    }
+}
+
+guests::export!(Recurses);

@@ -1,11 +1,17 @@
-//! Sleeps for as many milliseconds as config `ms` says (1000 without it), then forwards.
+//! Sleeps for so many seconds as configured.
+#![cfg(target_family = "wasm")]
 
-use nodata_component::{Events, Output, Result, component, config};
-use std::thread;
+use guests::{Batch, Collector, Error, Guest, configured, say};
 use std::time::Duration;
 
-#[component]
-fn sleeps(events: Events<'_>, out: &mut Output<'_>) -> Result<()> {
-    thread::sleep(Duration::from_millis(config::get_or("ms", 1000)?));
-    events.into_iter().try_for_each(|event| out.forward(&event))
+struct Sleeps;
+
+impl Guest for Sleeps {
+    fn process(_: &Batch, out: &Collector) -> Result<(), Error> {
+        std::thread::sleep(Duration::from_secs_f64(configured("seconds").parse().expect("a number")));
+        say(out, "awake");
+        Ok(())
+    }
 }
+
+guests::export!(Sleeps);

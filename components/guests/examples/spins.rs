@@ -1,10 +1,17 @@
-//! Never returns.
+//! Computes for ever.
+#![cfg(target_family = "wasm")]
 
-use nodata_component::{Events, Output, Result, component};
+use guests::{Batch, Collector, Error, Guest};
 
-#[component]
-fn spins(_: Events<'_>, _: &mut Output<'_>) -> Result<()> {
-    loop {
-        std::hint::spin_loop();
+struct Spins;
+
+impl Guest for Spins {
+    fn process(input: &Batch, _: &Collector) -> Result<(), Error> {
+        let mut n = input.len();
+        loop {
+            n = std::hint::black_box(n.wrapping_add(1));
+        }
     }
 }
+
+guests::export!(Spins);

@@ -1,7 +1,7 @@
 //! Every bound of the log, with its reason and with what happens at it.
 
 /// Largest event: id, key, value and headers together. Larger ones are refused with
-/// [`AppendError::EventTooLarge`](crate::AppendError::EventTooLarge). A topic may set a smaller bound.
+/// [`EventError::TooLarge`](crate::EventError::TooLarge). A topic may set a smaller bound.
 pub const EVENT_BYTES_MAX: u32 = 16 << 20;
 
 /// Longest event id in bytes. Ids are names (a UUID has 36 bytes), and every id is kept in memory while its

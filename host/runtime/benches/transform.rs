@@ -7,7 +7,7 @@
 //!
 //! The variants take turns, so that a busy machine is busy for all of them; the table shows medians.
 
-#[path = "../tests/guests/src/filter.rs"]
+#[path = "../../../components/guests/src/filter.rs"]
 #[allow(unreachable_pub, reason = "the guests share this file")]
 mod filter;
 
@@ -35,22 +35,22 @@ const EVENT_BYTES: [usize; 2] = [100, 1024];
 /// How long one variant works before the next one takes its turn.
 const TURN: Duration = Duration::from_millis(20);
 
-/// The target directory that everything is built in.
-fn target_dir() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| manifest.join("../../target"), PathBuf::from)
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The guest that is written against the contract itself.
+/// The guest that is written against the contract itself, built as `cargo xtask components` does.
 fn build_guest(name: &str) -> Result<PathBuf, Box<dyn Error>> {
-    let target = std::env::current_dir()?.join(target_dir()).join("runtime-guests");
+    let target = root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+    let target = target.join("components-build");
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--target", "wasm32-wasip2", "--example", name, "--target-dir"])
+        .args(["build", "--quiet", "--release", "--locked", "--target", "wasm32-wasip2", "--package", "guests"])
+        .args(["--example", name, "--target-dir"])
         .arg(&target)
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guests"))
+        .current_dir(root().join("components"))
         .status()?;
     if !built.success() {
-        return Err(format!("the guest {name} could not be built; see tests/guests").into());
+        return Err(format!("the guest {name} could not be built; see components/README.md").into());
     }
     Ok(target.join("wasm32-wasip2/release/examples").join(format!("{}.wasm", name.replace('-', "_"))))
 }
@@ -155,7 +155,7 @@ struct Args {
 }
 
 fn args() -> Result<Args, Box<dyn Error>> {
-    let mut parsed = Args { component: target_dir().join("components/filter-rewrite.wasm"), rounds: 15 };
+    let mut parsed = Args { component: root().join("target/components/filter-rewrite.wasm"), rounds: 15 };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -176,12 +176,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let compiler = Compiler::new(env!("CARGO_BIN_EXE_nodata-compile-child"), [""; 0]);
     let runtime = Runtime::start(RuntimeOptions::new(compiler, cache.path(), Arc::new(SystemClock)))?;
 
-    let mut components = vec![("contract", build_guest("filter-rewrite")?)];
+    let mut components = vec![("contract", build_guest("rewrites-lines")?)];
     let mut out = std::io::stdout();
     if component.exists() {
         components.push(("sdk", component));
     } else {
-        writeln!(out, "{} is not there; only the guest of this crate is measured\n", component.display())?;
+        writeln!(out, "{} is not there; only the guest without the SDK is measured\n", component.display())?;
     }
     let mut instances = Vec::new();
     for (name, path) in components {

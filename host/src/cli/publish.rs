@@ -300,9 +300,7 @@ fn read_lines(
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         if text.len() as u64 + 1 >= LINE_BYTES_MAX {
             let max = bytes(LINE_BYTES_MAX);
-            return Err(CliError::invalid(format!(
-                "line {number} is longer than {max}, which is the most an event may have"
-            )));
+            return Err(CliError::invalid(format!("line {number} is longer than {max}")));
         }
         if text.iter().all(u8::is_ascii_whitespace) {
             continue;

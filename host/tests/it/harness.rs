@@ -1,6 +1,7 @@
 //! Starts servers, runs commands, and cleans up after them.
 
 use nodata_client::{Client, ClientOptions};
+use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -145,6 +146,55 @@ impl Server {
     pub(crate) fn ok(&self, args: &[&str]) -> String {
         self.run(args).ok()
     }
+
+    /// Runs a command that must succeed, and answers with the JSON that it printed.
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).unwrap()
+    }
+
+    /// Publishes these values, in one request.
+    pub(crate) fn publish(&self, topic: &str, values: &[&str]) {
+        self.run_with(&["publish", topic, "--format", "text"], (values.join("\n") + "\n").as_bytes()).ok();
+    }
+
+    /// The values of a topic, in order.
+    pub(crate) fn values(&self, topic: &str) -> Vec<String> {
+        self.ok(&["consume", topic, "--raw"]).lines().map(str::to_owned).collect()
+    }
+
+    /// Runs a component that was built on a topic.
+    pub(crate) fn deploy(&self, component: &str, transform: &str, more: &[&str]) {
+        let file = self::component(component);
+        self.ok(&[&["add-component", "--file", &file, "--transform", transform], more].concat());
+    }
+
+    pub(crate) fn described(&self, deployment: &str) -> Value {
+        self.json(&["deployment", "describe", deployment])
+    }
+
+    /// Waits until a deployment is so.
+    pub(crate) fn wait_until(&self, deployment: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let described = self.described(deployment);
+            if is_so(&described) {
+                return described;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until a deployment has processed every event there is.
+    pub(crate) fn wait_until_done(&self, deployment: &str) -> Value {
+        self.wait_until(deployment, |described| {
+            assert_ne!(described["state"], "failed", "{described:#}");
+            described["lag"] == 0
+        })
+    }
+
+    /// Waits until a task of a deployment is paused because its component failed.
+    pub(crate) fn wait_until_failed(&self, deployment: &str) -> Value {
+        self.wait_until(deployment, |described| described["state"] == "failed")
+    }
 }
 
 impl Drop for Server {
@@ -225,7 +275,7 @@ pub(crate) fn components() -> PathBuf {
 }
 
 /// Lines of JSON.
-pub(crate) fn json_lines(text: &str) -> Vec<serde_json::Value> {
+pub(crate) fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

@@ -4,9 +4,11 @@
 
 mod bad_input;
 mod command_line;
+mod deployments;
 mod harness;
 mod kill;
 mod publish;
 mod stop;
 mod tail;
 mod topics;
+mod walls;

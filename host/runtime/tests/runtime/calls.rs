@@ -7,7 +7,7 @@ use std::time::Duration;
 
 #[tokio::test]
 async fn a_failed_call_leaves_nothing_and_the_instance_goes_on() {
-    let mut running = setup("answers-error").start().await;
+    let mut running = setup("fails-as-told").start().await;
     let error = running.try_call(batch(&events(&["one", "transient the sea is rough"]))).await.unwrap_err();
     assert_eq!(error.to_string(), "the component asks to try again later: the sea is rough");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -23,7 +23,7 @@ async fn a_failed_call_leaves_nothing_and_the_instance_goes_on() {
 
 #[tokio::test]
 async fn what_a_component_says_of_its_error_is_cut() {
-    let mut running = setup("answers-error").start().await;
+    let mut running = setup("fails-as-told").start().await;
     let error = running.try_call(batch(&events(&["long 100000"]))).await.unwrap_err();
     assert_eq!(error.reason(), &CallErrorReason::Permanent("é".repeat(2048)));
 }

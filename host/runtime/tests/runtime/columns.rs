@@ -59,10 +59,15 @@ async fn events_come_back_as_they_were() {
 }
 
 #[tokio::test]
+async fn events_come_back_through_the_sdk_as_they_were() {
+    check_copies("copies").await;
+}
+
+#[tokio::test]
 async fn slices_are_clamped() {
     let slices = "0+2 1+1 2+100 3+1 9+9 0+4294967295 4294967295+4294967295 1+0";
     let expected = "0+2: a b\n1+1: b\n2+100: c\n3+1: \n9+9: \n0+4294967295: a b c\n4294967295+4294967295: \n1+0: ";
-    setup("slices").config("slices", slices).check(&["a", "b", "c"], expected).await;
+    setup("reads-slices").config("slices", slices).check(&["a", "b", "c"], expected).await;
 }
 
 #[tokio::test]

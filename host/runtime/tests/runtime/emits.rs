@@ -29,7 +29,7 @@ no such row: there is no input row 7; the batch has 2";
 
 #[tokio::test]
 async fn a_budget_is_answered_and_not_a_trap() {
-    let emits = |mebibytes| setup("emits-much").config("mebibytes", mebibytes);
+    let emits = |mebibytes| setup("emits-large").config("mebibytes", mebibytes);
     let mut running = emits(12).start().await;
     let output = running.call(&["go"]).await;
     assert_eq!(output.bytes, (12 << 20) + "Ok(()), 20971520 left".len() as u64);
@@ -43,7 +43,7 @@ async fn a_budget_is_answered_and_not_a_trap() {
 
 #[tokio::test]
 async fn more_than_one_host_call_may_take_is_a_trap() {
-    let setup = setup("emits-much").config("mebibytes", 65);
+    let setup = setup("emits-large").config("mebibytes", 65);
     let expected = "the component failed: too much data is being copied between the host and the guest: fuel allocated for \
                     hostcalls has been exhausted";
     let (running, _) = setup.check_fails(&["go"], expected).await;
@@ -53,7 +53,7 @@ async fn more_than_one_host_call_may_take_is_a_trap() {
 #[tokio::test]
 async fn rows_are_rejected_with_their_reason() {
     let long = format!("0 {}", "é".repeat(600));
-    let mut running = setup("rejects").start().await;
+    let mut running = setup("rejects-as-told").start().await;
     let output = running.call(&["1 first", &long, "1 last", "3 there is no such row"]).await;
     let expected = format!("row 0 rejected: 0 {}\nrow 1 rejected: 1 last", "é".repeat(511));
     assert_eq!(running.show(&output), expected + "\nrow 3 rejected: 3 there is no such row");

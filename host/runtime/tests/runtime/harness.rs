@@ -28,28 +28,23 @@ impl Clock for Still {
     }
 }
 
-const GUESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guests");
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// Where the guests are, built once.
+/// Where the guests are, built once. The directory and the profile are those of `cargo xtask components`.
 static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")),
-        |dir| std::env::current_dir().unwrap().join(dir),
-    );
-    let target = target.join("runtime-guests");
+    let target = PathBuf::from(ROOT).join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+    let target = target.join("components-build");
     let mut build = Command::new(env!("CARGO"));
     build
-        .args(["build", "--quiet", "--release", "--target", "wasm32-wasip2", "--examples"])
-        .arg("--target-dir")
+        .args(["build", "--quiet", "--release", "--locked", "--target", "wasm32-wasip2", "--package", "guests"])
+        .args(["--examples", "--target-dir"])
         .arg(&target)
-        .current_dir(GUESTS)
+        .current_dir(PathBuf::from(ROOT).join("components"))
         // What is meant for the tests is not meant for the guests.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    let hint = format!(
-        "the guests are built with `cargo build --release --target wasm32-wasip2 --examples` in {GUESTS}; the target is \
-         added with `rustup target add wasm32-wasip2`"
-    );
+    let hint = "the guests are built with `cargo build --release --target wasm32-wasip2 --package guests --examples` in \
+                components; the target is added with `rustup target add wasm32-wasip2`";
     assert!(build.status().is_ok_and(|status| status.success()), "{hint}");
     target.join("wasm32-wasip2/release/examples")
 });
@@ -273,20 +268,4 @@ pub(crate) fn stored(first: u64, events: &[Event]) -> StoredBatch {
 /// These events as partition 3 of the topic `orders`, from offset 40 on.
 pub(crate) fn batch(events: &[Event]) -> Input {
     Input::new(Name::new("orders").unwrap(), 3, [(stored(40, events), 0..events.len())]).unwrap()
-}
-
-#[test]
-fn every_guest_has_a_test() {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let tests: String = fs::read_dir(manifest.join("tests/runtime"))
-        .unwrap()
-        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
-        .collect::<Vec<_>>()
-        .concat();
-    // The benchmark is what the filter is for.
-    let tests = tests + &fs::read_to_string(manifest.join("benches/transform.rs")).unwrap();
-    for file in fs::read_dir(manifest.join("tests/guests/examples")).unwrap() {
-        let name = file.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
-        assert!(tests.contains(&format!("\"{name}\"")), "no test starts the guest {name}");
-    }
 }

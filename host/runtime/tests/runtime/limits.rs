@@ -23,7 +23,7 @@ async fn a_panic_says_what_and_where() {
     let output = running.call(&["fine"]).await;
     assert_eq!(running.show(&output), "fine");
     let error = running.try_call(batch(&events(&["a", "boom", "b"]))).await.unwrap_err();
-    let expected = "the component panicked at examples/panics.rs:9:5: assertion `left != right` failed: the word was said\n  \
+    let expected = "the component panicked at guests/examples/panics.rs:10:5: assertion `left != right` failed: the word was said\n  \
                     left: \"boom\"\n right: \"boom\"";
     assert_eq!(error.to_string(), expected);
     assert!(error.stderr().contains(&"looking at boom".to_owned()), "{:?}", error.stderr());
@@ -38,6 +38,8 @@ async fn whoever_computes_for_ever_is_ended() {
     let error = check_ends(spins, &["a"], "the component used more than 30 ms of processor time").await;
     assert_eq!(error.kind(), ErrorKind::Exhausted);
     assert!(!error.frames().is_empty());
+    let calls = setup("counts-forever").limits(|limits| limits.call_cpu = Duration::from_millis(30));
+    check_ends(calls, &["a"], "the component used more than 30 ms of processor time").await;
 }
 
 #[tokio::test]
@@ -129,7 +131,7 @@ async fn the_stack_has_an_end() {
 
 #[tokio::test]
 async fn chance_is_given_in_portions() {
-    let floods = |bytes: u64| setup("floods-random").config("bytes", bytes);
+    let floods = |bytes: u64| setup("asks-for-randomness").config("bytes", bytes);
     floods(1 << 20).check(&["a"], "1048576 bytes").await;
     let (running, error) = {
         let mut running = floods(1 << 30).start().await;
@@ -144,6 +146,13 @@ async fn chance_is_given_in_portions() {
 async fn handles_are_lent_for_one_call() {
     let expected = "the component failed: borrow handles still remain at the end of the call";
     check_ends(setup("keeps-borrow"), &["a"], expected).await;
+}
+
+#[tokio::test]
+async fn things_of_the_host_are_counted() {
+    setup("leaks-tables").config("tables", 9000).check(&["a"], "a").await;
+    let expected = "the component failed: cannot allocate another handle: store handle limit exceeded";
+    check_ends(setup("leaks-tables"), &["a"], expected).await;
 }
 
 #[tokio::test]

@@ -77,3 +77,33 @@ async fn refusals_are_answers() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn the_sdk_says_the_same() {
+    let mut running = setup("uses-state").start().await;
+    check(
+        &mut running,
+        &[
+            "get a",
+            "put a 1",
+            "put-many b=2 c=3",
+            "delete b",
+            "get-many a b c",
+            "scan a c",
+            "scan-all",
+            "open not/a-name",
+        ],
+        &[
+            "None",
+            "put",
+            "put",
+            "deleted",
+            "[Some(\"1\"), None, Some(\"3\")]",
+            "a=1",
+            "a=1 c=3",
+            "Denied(\"name `not/a-name` contains '/'; allowed are letters, digits, `_`, `.` and `-`\")",
+        ],
+    )
+    .await;
+    check(&mut running, &["get a", "scan-all"], &["Some(\"1\")", "a=1 c=3"]).await;
+}
