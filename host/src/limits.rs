@@ -57,6 +57,9 @@ pub const WATCH_MESSAGES: usize = 16;
 /// Lines of a deployment's log that wait for who follows it.
 pub const LOG_MESSAGES: usize = 4;
 
+/// How often a follower of a log looks for lines that were dropped.
+pub const LOG_LOOK: Duration = Duration::from_secs(1);
+
 // Deployments.
 
 /// Longest name of a deployment: `<name>.dlq` and the like must be topic names.
@@ -112,6 +115,9 @@ pub const PUBLISH_BYTES: usize = 1 << 20;
 
 /// Requests that `nodata publish` reads ahead of the network.
 pub const PUBLISH_READ_AHEAD: usize = 8;
+
+/// Bytes of its input that `nodata publish` reads at once.
+pub const READ_BYTES: usize = 1 << 20;
 
 /// Longest line of a file, or row of a table, that `nodata publish` reads. A longer one stops it with the line's number.
 pub const LINE_BYTES_MAX: u64 = 64 << 20;

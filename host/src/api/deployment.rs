@@ -2,7 +2,7 @@
 
 use crate::api::status::{self, Refusal};
 use crate::deployment::{DeployRequest, DeploymentError, DeploymentView, Deployments, StartAt, TaskState, TaskView};
-use crate::limits::LOG_MESSAGES;
+use crate::limits::{LOG_LOOK, LOG_MESSAGES};
 use nodata_log::LogError;
 use nodata_proto::server as wire;
 use nodata_proto::server::start_position::Position;
@@ -58,6 +58,8 @@ fn state(view: &DeploymentView) -> wire::DeploymentState {
         wire::DeploymentState::Failed
     } else if any(TaskState::Starting) {
         wire::DeploymentState::Starting
+    } else if any(TaskState::Retrying) {
+        wire::DeploymentState::Retrying
     } else {
         wire::DeploymentState::Running
     }
@@ -229,8 +231,17 @@ async fn tail_lines(
                 return;
             }
         }
-        if !follow || last.changed().await.is_err() {
+        if !follow {
             return;
+        }
+        tokio::select! {
+            moved = last.changed() => {
+                if moved.is_err() {
+                    return;
+                }
+            }
+            // Lines that were dropped move nothing, and are told too.
+            () = tokio::time::sleep(LOG_LOOK) => {}
         }
     }
 }

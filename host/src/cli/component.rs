@@ -11,7 +11,7 @@ use nodata_client::proto::upload_component_request::Request;
 use nodata_client::proto::{
     Component, DescribeComponentRequest, ListComponentsRequest, UploadComponentRequest, UploadComponentStart,
 };
-use nodata_runtime::{ComponentInfo, inspect_component, limits::COMPONENT_BYTES_MAX};
+use nodata_runtime::{AcceptError, ComponentInfo, inspect_component, limits::COMPONENT_BYTES_MAX};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -81,8 +81,8 @@ pub(crate) fn read(file: &Path) -> Result<Bytes, CliError> {
     let failed = |error: std::io::Error| CliError::failed(format!("cannot read {name}: {error}"));
     let bytes = std::fs::metadata(file).map_err(failed)?.len();
     if bytes > COMPONENT_BYTES_MAX as u64 {
-        let max = COMPONENT_BYTES_MAX >> 20;
-        return Err(CliError::invalid(format!("{name} has {bytes} bytes; a component may have {max} MiB")));
+        let refused = AcceptError::TooLarge { bytes: usize::try_from(bytes).unwrap_or(usize::MAX) };
+        return Err(CliError::invalid(refused.to_string()).context(name).hint(refused.hint().unwrap_or_default()));
     }
     Ok(std::fs::read(file).map_err(failed)?.into())
 }

@@ -203,6 +203,7 @@ fn state(state: DeploymentState) -> &'static str {
         DeploymentState::Running => "running",
         DeploymentState::Paused => "paused",
         DeploymentState::Failed => "failed",
+        DeploymentState::Retrying => "retrying",
     }
 }
 

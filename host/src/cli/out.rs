@@ -81,6 +81,11 @@ pub(crate) fn bytes(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// A count of things, with the right word.
+pub(crate) fn count_of(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// A count for people, in groups of three digits.
 pub(crate) fn count(count: u64) -> String {
     let digits = count.to_string();

@@ -1,15 +1,18 @@
 //! `nodata publish`
 
-use crate::cli::out::{Out, bytes, count, has_terminal};
+use crate::cli::out::{Out, bytes, count, count_of, has_terminal};
 use crate::cli::{CliError, Common};
-use crate::limits::{LINE_BYTES_MAX, PUBLISH_BYTES, PUBLISH_READ_AHEAD};
+use crate::limits::{LINE_BYTES_MAX, PUBLISH_BYTES, PUBLISH_READ_AHEAD, READ_BYTES};
 use clap::{Args, ValueEnum};
+use futures::StreamExt as _;
+use futures::stream::FuturesOrdered;
 use indicatif::{ProgressBar, ProgressStyle};
-use nodata_client::{Ack, Batch, Error, Event, Publisher, PublisherOptions, Receipt};
+use nodata_client::{Ack, Batch, Error, Event, PublisherOptions};
 use serde_json::{Map, Value, json};
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -77,8 +80,8 @@ impl From<AckArg> for Ack {
 /// Events of one request, and what to say about them.
 struct Part {
     batch: Batch,
-    /// The line of the first event.
-    first_line: u64,
+    /// The lines of the first and of the last event.
+    lines: RangeInclusive<u64>,
     /// Bytes of the input.
     input_bytes: u64,
 }
@@ -111,11 +114,12 @@ async fn publish(args: PublishArgs) -> Result<(), CliError> {
     let (parts, mut read) = mpsc::channel(PUBLISH_READ_AHEAD);
     let batch_max = args.batch;
     let reader = tokio::task::spawn_blocking(move || {
-        let mut collector = Collector { parts, batch_max, building: None };
+        let collector = Collector::new(parts, batch_max);
+        let input = Eager { input, collector: &collector };
         let done = match format {
-            Format::Csv => read_csv(input, &fields, &mut collector),
-            Format::Ndjson => read_lines(input, &mut collector, |line| fields.of_json(line)),
-            Format::Text => read_lines(input, &mut collector, |line| Ok(Event::new(line.to_vec()))),
+            Format::Csv => read_csv(input, &fields, &collector),
+            Format::Ndjson => read_lines(input, &collector, |line| fields.of_json(line)),
+            Format::Text => read_lines(input, &collector, |line| Ok(Event::new(line.to_vec()))),
         };
         collector.flush();
         done
@@ -124,24 +128,31 @@ async fn publish(args: PublishArgs) -> Result<(), CliError> {
     let progress = Progress::new(input_bytes, &out);
     let begun = Instant::now();
     let mut acked = Acked::default();
-    let mut waiting: VecDeque<(Receipt, u64, usize, u64)> = VecDeque::new();
-    while let Some(part) = read.recv().await {
-        let Part { batch, first_line, input_bytes } = part;
-        let events = batch.len();
-        let receipt = send(&publisher, batch).await?;
-        waiting.push_back((receipt, first_line, events, input_bytes));
-        // What is acknowledged meanwhile is counted; the publisher bounds what is on its way.
-        while waiting.len() > 64 {
-            acked.wait_for_first(&mut waiting, &progress, &name).await?;
+    // The publisher bounds what is on its way.
+    let mut waiting = FuturesOrdered::new();
+    let mut ended = false;
+    while !ended || !waiting.is_empty() {
+        tokio::select! {
+            part = read.recv(), if !ended => match part {
+                Some(Part { batch, lines, input_bytes }) => {
+                    let events = batch.len();
+                    let receipt = publisher.send_batch(batch).await?;
+                    waiting.push_back(async move { (receipt.wait().await, lines, events, input_bytes) });
+                }
+                None => ended = true,
+            },
+            Some((answer, lines, events, input_bytes)) = waiting.next() => {
+                let published = answer.map_err(|error| acked.refused(&error, &name, &lines))?;
+                acked.events += events as u64;
+                acked.duplicates += u64::from(published.duplicate);
+                progress.advance(input_bytes, acked.events);
+            }
         }
-    }
-    while !waiting.is_empty() {
-        acked.wait_for_first(&mut waiting, &progress, &name).await?;
     }
     let read = reader.await.map_err(|error| CliError::failed(format!("reading {name} failed: {error}")))?;
     progress.finish();
     let Acked { events, duplicates } = acked;
-    read.map_err(|error| error.context(&name).hint(format!("{} events before it were published", count(events))))?;
+    read.map_err(|error| error.context(&name).hint(format!("published before it: {}", count_of(events, "event"))))?;
 
     let seconds = begun.elapsed().as_secs_f64();
     let ack = format!("{:?}", args.ack).to_lowercase();
@@ -151,15 +162,11 @@ async fn publish(args: PublishArgs) -> Result<(), CliError> {
     let rate = count((events as f64 / seconds.max(1e-9)) as u64);
     out.show(&summary, || {
         vec![format!(
-            "published {} events to {} in {seconds:.2} s ({rate} events/s, ack {ack})",
-            count(events),
+            "published {} to {} in {seconds:.2} s ({rate} events/s, ack {ack})",
+            count_of(events, "event"),
             args.topic
         )]
     })
-}
-
-async fn send(publisher: &Publisher, batch: Batch) -> Result<Receipt, CliError> {
-    Ok(publisher.send_batch(batch).await?)
 }
 
 /// What is acknowledged so far.
@@ -170,40 +177,23 @@ struct Acked {
 }
 
 impl Acked {
-    async fn wait_for_first(
-        &mut self,
-        waiting: &mut VecDeque<(Receipt, u64, usize, u64)>,
-        progress: &Progress,
-        name: &str,
-    ) -> Result<(), CliError> {
-        let Some((receipt, first_line, events, input_bytes)) = waiting.pop_front() else { return Ok(()) };
-        match receipt.wait().await {
-            Ok(published) => {
-                self.events += events as u64;
-                self.duplicates += u64::from(published.duplicate);
-                progress.advance(input_bytes, self.events);
-                Ok(())
-            }
-            Err(error) => Err(self.refused(&error, name, first_line, events)),
-        }
-    }
-
-    fn refused(&self, error: &Error, name: &str, first_line: u64, events: usize) -> CliError {
-        let last_line = first_line + events as u64 - 1;
+    fn refused(&self, error: &Error, name: &str, lines: &RangeInclusive<u64>) -> CliError {
         let so_far = match error.outcome() {
             nodata_client::Outcome::NotApplied => "nothing of these lines was published",
             nodata_client::Outcome::Unknown => "it is not known whether these lines were published",
         };
-        let hint = format!("{} events before it were published; {so_far}", count(self.events));
-        CliError::from(error.clone()).context(format!("{name}, lines {first_line} to {last_line}")).hint(hint)
+        let hint = format!("published before it: {}; {so_far}", count_of(self.events, "event"));
+        let (first, last) = (lines.start(), lines.end());
+        let place = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
+        CliError::from(error.clone()).context(format!("{name}, {place}")).hint(hint)
     }
 }
 
-type Input = Box<dyn BufRead + Send>;
+type Input = Box<dyn Read + Send>;
 
 fn open(path: &Path) -> Result<(Input, Option<u64>, String), CliError> {
     if path == Path::new("-") {
-        return Ok((Box::new(BufReader::new(io::stdin())), None, "standard input".to_owned()));
+        return Ok((Box::new(io::stdin()), None, "standard input".to_owned()));
     }
     let name = path.display().to_string();
     let failed = |error: io::Error| CliError::failed(format!("cannot read {name}: {error}"));
@@ -213,33 +203,52 @@ fn open(path: &Path) -> Result<(Input, Option<u64>, String), CliError> {
         return Err(CliError::invalid(format!("{name} is a directory")));
     }
     let bytes = metadata.is_file().then_some(metadata.len());
-    Ok((Box::new(BufReader::with_capacity(1 << 20, file)), bytes, name))
+    Ok((Box::new(file), bytes, name))
 }
 
 /// Puts events into requests.
 struct Collector {
     parts: mpsc::Sender<Part>,
     batch_max: usize,
-    building: Option<Part>,
+    building: Cell<Option<Part>>,
 }
 
 impl Collector {
-    /// False: nobody wants more.
-    fn push(&mut self, event: &Event, line: u64, input_bytes: u64) -> bool {
-        let part = self.building.get_or_insert_with(|| Part { batch: Batch::new(), first_line: line, input_bytes: 0 });
-        part.batch.push(event);
-        part.input_bytes += input_bytes;
-        if part.batch.len() >= self.batch_max || part.batch.bytes() >= PUBLISH_BYTES {
-            return self.flush();
-        }
-        true
+    fn new(parts: mpsc::Sender<Part>, batch_max: usize) -> Self {
+        Self { parts, batch_max, building: Cell::new(None) }
     }
 
-    fn flush(&mut self) -> bool {
+    /// False: nobody wants more.
+    fn push(&self, event: &Event, line: u64, input_bytes: u64) -> bool {
+        let new = || Part { batch: Batch::new(), lines: line..=line, input_bytes: 0 };
+        let mut part = self.building.take().unwrap_or_else(new);
+        part.batch.push(event);
+        part.lines = *part.lines.start()..=line;
+        part.input_bytes += input_bytes;
+        let is_full = part.batch.len() >= self.batch_max || part.batch.bytes() >= PUBLISH_BYTES;
+        self.building.set(Some(part));
+        !is_full || self.flush()
+    }
+
+    fn flush(&self) -> bool {
         match self.building.take() {
             Some(part) => self.parts.blocking_send(part).is_ok(),
             None => true,
         }
+    }
+}
+
+/// Sends what was collected before it reads more. Reading may take for ever, as behind `tail -f`, and an event that was
+/// written is not held up by the next one.
+struct Eager<'a> {
+    input: Input,
+    collector: &'a Collector,
+}
+
+impl Read for Eager<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.collector.flush();
+        self.input.read(buffer)
     }
 }
 
@@ -282,10 +291,11 @@ fn not_json(error: &serde_json::Error) -> String {
 }
 
 fn read_lines(
-    mut input: Input,
-    collector: &mut Collector,
+    input: impl Read,
+    collector: &Collector,
     event_of: impl Fn(&[u8]) -> Result<Event, String>,
 ) -> Result<(), CliError> {
+    let mut input = BufReader::with_capacity(READ_BYTES, input);
     let mut line = Vec::new();
     let mut number = 0;
     loop {
@@ -312,9 +322,9 @@ fn read_lines(
     }
 }
 
-fn read_csv(input: Input, fields: &Fields, collector: &mut Collector) -> Result<(), CliError> {
+fn read_csv(input: impl Read, fields: &Fields, collector: &Collector) -> Result<(), CliError> {
     let wrong = |error: csv::Error| CliError::invalid(format!("no well-formed CSV: {error}"));
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(input);
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).buffer_capacity(READ_BYTES).from_reader(input);
     let head = reader.headers().map_err(wrong)?.clone();
     for (what, field) in [("--key-field", &fields.key), ("--id-field", &fields.id)] {
         if let Some(missing) = field.as_deref().filter(|field| head.iter().all(|name| name != *field)) {
@@ -384,7 +394,7 @@ impl Progress {
     fn advance(&self, bytes: u64, events: u64) {
         if let Some(bar) = &self.bar {
             bar.inc(bytes);
-            bar.set_message(format!("{} events acked", count(events)));
+            bar.set_message(format!("{} acked", count_of(events, "event")));
         }
     }
 
@@ -403,12 +413,12 @@ mod tests {
     fn check(format: Format, text: &str) -> Result<Vec<String>, String> {
         let (parts, mut read) = mpsc::channel(100);
         let fields = Fields { key: Some("carrier".to_owned()), id: Some("id".to_owned()) };
-        let input: Input = Box::new(io::Cursor::new(text.to_owned()));
-        let mut collector = Collector { parts, batch_max: 2, building: None };
+        let input = io::Cursor::new(text.to_owned());
+        let collector = Collector::new(parts, 2);
         let done = match format {
-            Format::Csv => read_csv(input, &fields, &mut collector),
-            Format::Ndjson => read_lines(input, &mut collector, |line| fields.of_json(line)),
-            Format::Text => read_lines(input, &mut collector, |line| Ok(Event::new(line.to_vec()))),
+            Format::Csv => read_csv(input, &fields, &collector),
+            Format::Ndjson => read_lines(input, &collector, |line| fields.of_json(line)),
+            Format::Text => read_lines(input, &collector, |line| Ok(Event::new(line.to_vec()))),
         };
         collector.flush();
         drop(collector);
@@ -445,9 +455,9 @@ mod tests {
         assert_eq!(
             check(Format::Csv, text).unwrap(),
             [
-                r#"F1 UA {"carrier":"UA","delay":-2.5,"id":"F1","late":true}"#,
-                r#"F2 AA {"carrier":"AA","delay":null,"id":"F2","late":false}"#,
-                r#"007 B,6 {"carrier":"B,6","delay":"1e3","id":"007","late":"x"}"#,
+                r#"F1 UA {"id":"F1","carrier":"UA","delay":-2.5,"late":true}"#,
+                r#"F2 AA {"id":"F2","carrier":"AA","delay":null,"late":false}"#,
+                r#"007 B,6 {"id":"007","carrier":"B,6","delay":"1e3","late":"x"}"#,
             ]
         );
         assert_eq!(check(Format::Csv, "id,x\n1,2\n").unwrap_err(), "--key-field carrier: the columns are id, x");

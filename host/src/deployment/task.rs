@@ -224,8 +224,8 @@ impl Task {
     /// Processes and commits one input.
     async fn one_batch(&mut self, input: Input) -> Result<(), TaskEnd> {
         let next = input.last_offset() + 1;
-        let output = match self.process(&input).await? {
-            Some(output) => output,
+        let (input, output) = match self.process(input).await? {
+            Some(done) => done,
             // Asked to stop while waiting to try again.
             None => return Ok(()),
         };
@@ -243,15 +243,17 @@ impl Task {
         self.settle(if changes_state { 0 } else { COMMITS_IN_FLIGHT }).await
     }
 
-    /// Calls the component until it succeeds, as the policy says. `None`: asked to stop.
-    async fn process(&mut self, input: &Input) -> Result<Option<Output>, TaskEnd> {
+    /// Calls the component until it succeeds, as the policy says, and answers with the input as it was given the last time.
+    /// `None`: asked to stop.
+    async fn process(&mut self, mut input: Input) -> Result<Option<(Input, Output)>, TaskEnd> {
         let mut attempt = 0;
         let mut hard = 0;
         let mut wait = RETRY_FIRST;
         loop {
             attempt += 1;
             let begun = Instant::now();
-            let error = match self.call(input.clone().with_attempt(attempt)).await {
+            input = input.with_attempt(attempt);
+            let error = match self.call(input.clone()).await {
                 Ok(output) => {
                     self.pace.learn(input.len(), begun.elapsed());
                     if attempt > 1 {
@@ -262,14 +264,16 @@ impl Task {
                             report.last_lines.clear();
                         });
                     }
-                    return Ok(Some(output));
+                    return Ok(Some((input, output)));
                 }
                 Err(CallFailure::Log(error)) => return Err(error.into()),
                 Err(CallFailure::Call(error)) => error,
             };
-            let reason = self.describe(input, &error);
+            let reason = self.describe(&input, &error);
             self.settings.guest_log.note(self.settings.source.partition, &format!("attempt {attempt}: {reason}"));
             if let CallErrorReason::Transient(_) = error.reason() {
+                // What was done before is told as done while this waits.
+                self.settle(0).await?;
                 self.settings.status.update(|report| {
                     report.state = TaskState::Retrying;
                     report.attempts = attempt;

@@ -49,7 +49,7 @@ fn wrong_lines_are_named_and_what_came_before_is_published() {
         "{\"n\":1}\n{\"n\":2}\n{\"n\":\n",
         2,
         "error: standard input: line 3: it is no JSON: EOF while parsing a value at column 5; for plain lines use --format text\n\
-         hint: 2 events before it were published",
+         hint: published before it: 2 events",
     );
     let large = format!("{{\"n\":3}}\n{{\"n\":4}}\n{{\"n\":5}}\n\"{}\"\n", "x".repeat(200));
     check(
@@ -58,7 +58,7 @@ fn wrong_lines_are_named_and_what_came_before_is_published() {
         &large,
         2,
         "error: standard input, lines 3 to 4: event 1 for topic `orders`: 202 bytes (id, key, value and headers), at most 100 \
-         are allowed\nhint: 2 events before it were published; nothing of these lines was published",
+         are allowed\nhint: published before it: 2 events; nothing of these lines was published",
     );
     assert_eq!(server.ok(&["consume", "orders", "--raw"]), "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n{\"n\":4}\n");
     assert_eq!(

@@ -1,6 +1,6 @@
 //! Starts servers, runs commands, and cleans up after them.
 
-use nodata_client::{Client, ClientOptions};
+use nodata_client::{Client, ClientOptions, Event, PublisherOptions};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -155,6 +155,18 @@ impl Server {
     /// Publishes these values, in one request.
     pub(crate) fn publish(&self, topic: &str, values: &[&str]) {
         self.run_with(&["publish", topic, "--format", "text"], (values.join("\n") + "\n").as_bytes()).ok();
+    }
+
+    /// Publishes to one partition.
+    pub(crate) fn publish_to(&self, topic: &str, partition: u32, values: &[&str]) {
+        block_on(async {
+            let options = PublisherOptions { partition: Some(partition), ..PublisherOptions::default() };
+            let publisher = self.client().await.publisher(topic, options);
+            for value in values {
+                publisher.send(Event::new((*value).to_owned())).await.unwrap();
+            }
+            publisher.flush().await.unwrap();
+        });
     }
 
     /// The values of a topic, in order.

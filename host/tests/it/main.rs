@@ -5,10 +5,12 @@
 mod bad_input;
 mod command_line;
 mod deployments;
+mod failures;
 mod harness;
 mod kill;
 mod publish;
 mod stop;
 mod tail;
 mod topics;
+mod uploads;
 mod walls;

@@ -1,9 +1,11 @@
 //! Publishing: one event, many, pipelined, each of them once.
 
-use crate::harness::{Server, block_on, json_lines};
+use crate::harness::{NODATA, Server, block_on, json_lines};
 use nodata_client::proto::publish_stream_request::Request;
 use nodata_client::proto::{AckLevel, Producer, PublishRequest, PublishStreamOpen, PublishStreamRequest};
 use nodata_client::{Ack, Batch, ErrorKind, Event, Outcome, PublisherOptions, TailOptions};
+use std::io::Write as _;
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 #[test]
 fn an_event_comes_back_as_it_was_sent() {
@@ -211,4 +213,56 @@ fn files_are_published_with_their_keys_and_ids() {
         server.ok(&["consume", "csv", "--raw"]),
         "{\"id\":\"F1\",\"carrier\":\"UA\",\"delay\":-2.5}\n{\"id\":\"F2\",\"carrier\":\"AA\",\"delay\":null}\n"
     );
+}
+
+/// `nodata publish` behind a program that goes on writing.
+fn piped(server: &Server, more: &[&str]) -> (Child, ChildStdin) {
+    let mut child = Command::new(NODATA)
+        .args(["publish", "orders"])
+        .args(more)
+        .env("NODATA_SERVER", server.address())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let input = child.stdin.take().unwrap();
+    (child, input)
+}
+
+#[test]
+fn lines_are_published_as_they_are_written() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "orders"]);
+    for (format, head) in [("text", ""), ("csv", "n\n")] {
+        let (mut child, mut input) = piped(&server, &["--format", format]);
+        input.write_all(head.as_bytes()).unwrap();
+        let before = server.values("orders").len();
+        for number in 1..=3 {
+            input.write_all(format!("{number}\n").as_bytes()).unwrap();
+            while server.values("orders").len() < before + number {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+        drop(input);
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_refused_line_ends_the_command_while_its_input_goes_on() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "orders", "--event-bytes-max", "10"]);
+    let (child, mut input) = piped(&server, &["--format", "text"]);
+    input.write_all(b"good\n").unwrap();
+    while server.values("orders").is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    input.write_all(b"this one is too long\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(input);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("error: standard input, line 2: event 0 for topic `orders`: 20 bytes"), "{said}");
+    assert!(said.ends_with("hint: published before it: 1 event; nothing of these lines was published\n"), "{said}");
 }

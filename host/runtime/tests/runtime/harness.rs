@@ -13,7 +13,6 @@ use nodata_runtime::{
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -28,31 +27,12 @@ impl Clock for Still {
     }
 }
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-
-/// Where the guests are, built once. The directory and the profile are those of `cargo xtask components`.
-static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
-    let target = PathBuf::from(ROOT).join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
-    let target = target.join("components-build");
-    let mut build = Command::new(env!("CARGO"));
-    build
-        .args(["build", "--quiet", "--release", "--locked", "--target", "wasm32-wasip2", "--package", "guests"])
-        .args(["--examples", "--target-dir"])
-        .arg(&target)
-        .current_dir(PathBuf::from(ROOT).join("components"))
-        // What is meant for the tests is not meant for the guests.
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    let hint = "the guests are built with `cargo build --release --target wasm32-wasip2 --package guests --examples` in \
-                components; the target is added with `rustup target add wasm32-wasip2`";
-    assert!(build.status().is_ok_and(|status| status.success()), "{hint}");
-    target.join("wasm32-wasip2/release/examples")
-});
-
 /// The component of this guest.
 pub(crate) fn guest(name: &str) -> Bytes {
-    let path = BUILT.join(format!("{}.wasm", name.replace('-', "_")));
-    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
+    let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/components");
+    let path = PathBuf::from(built).join(format!("{name}.wasm"));
+    let hint = "build the components with `cargo xtask components`";
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}: {hint}", path.display())).into()
 }
 
 pub(crate) fn compiler() -> Compiler {

@@ -1,0 +1,103 @@
+//! What is uploaded as a component: accepted, kept and shown, or refused in words that tell its author what to do.
+
+use crate::harness::{Server, component};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// A file beside the data of the server.
+fn file(server: &Server, name: &str, bytes: &[u8]) -> String {
+    let path: PathBuf = server.dir().path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path.display().to_string()
+}
+
+fn check_refused(server: &Server, file: &str, expected: &str) {
+    assert_eq!(server.run(&["component", "push", file]).failed(2), format!("error: {expected}\n"), "{file}");
+    let whole = server.run(&["add-component", "--file", file, "--transform", "in:out"]).failed(2);
+    assert_eq!(whole, format!("error: {expected}\n"), "{file}");
+}
+
+#[test]
+fn what_is_no_component_is_refused_and_leaves_nothing() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "in"]);
+    server.ok(&["topic", "create", "out"]);
+    let check =
+        |name: &str, bytes: &[u8], expected: &str| check_refused(&server, &file(&server, name, bytes), expected);
+    let upload = "hint: upload the .wasm file that your build made";
+    check("text.wasm", b"hello\n", &format!("this is not a WebAssembly component; it looks like text\n{upload}"));
+    check("empty.wasm", b"", &format!("the file is empty\n{upload}"));
+    check(
+        "module.wasm",
+        b"\0asm\x01\0\0\0",
+        "this is a core WebAssembly module, not a component\nhint: build for `wasm32-wasip2`, or make a component of it: \
+         `wasm-tools component new module.wasm -o component.wasm`",
+    );
+    let large = file(&server, "large.wasm", &vec![0; (64 << 20) + 1]);
+    check_refused(
+        &server,
+        &large,
+        &format!(
+            "{large}: the file has 67108865 bytes; a component may have 67108864 (64 MiB)\nhint: leave out the debug \
+             information: `wasm-tools strip`"
+        ),
+    );
+
+    let check = |name: &str, expected: &str| check_refused(&server, &component(name), expected);
+    let hint = "hint: export `nodata:streaming/transformer@0.1.0` (world `transform`)";
+    check("exports-nothing", &format!("the component exports nothing, which is nothing that this host runs\n{hint}"));
+    check(
+        "wrong-world",
+        &format!(
+            "the component exports nodata:streaming/sink-drain@0.1.0, which is nothing that this host runs\n{hint}"
+        ),
+    );
+    check(
+        "other-signature",
+        "`nodata:streaming/transformer@0.1.0` is not what the contract says: failed to convert function to given type: type \
+         mismatch with parameters: expected 2-tuple, found 1-tuple",
+    );
+    check(
+        "wants-newer-host",
+        "built against nodata:streaming 0.1.9; this host offers 0.1.0\nhint: build it against nodata:streaming 0.1.0, or use \
+         a newer host",
+    );
+    check(
+        "wants-unknown-import",
+        "the component imports something that this host does not offer: component imports instance `acme:weather/forecast`, \
+         but a matching implementation was not found in the linker: instance export `rain` has the wrong type: function \
+         implementation is missing",
+    );
+    assert_eq!(server.json(&["component", "list"]), json!([]));
+    assert_eq!(server.json(&["deployment", "list"]), json!([]));
+}
+
+#[test]
+fn a_component_is_kept_listed_and_inspected_also_after_a_kill() {
+    let mut server = Server::start();
+    let copies = component("copies");
+    let said = server.ok(&["component", "push", &copies, "--name", "mirror"]);
+    let listed = server.json(&["component", "list"]);
+    let digest = listed[0]["digest"].as_str().unwrap();
+    assert!(said.starts_with(&format!("uploaded mirror ({}, ", &digest[..12])), "{said}");
+    let bytes = std::fs::metadata(&copies).unwrap().len();
+    assert_eq!(
+        (&listed[0]["name"], &listed[0]["bytes"], &listed[0]["roles"]),
+        (&json!("mirror"), &json!(bytes), &json!(["transform"]))
+    );
+    let check_inspected = |server: &Server| {
+        let text = server.ok(&["component", "inspect", "mirror"]);
+        assert!(text.contains(digest), "{text}");
+        assert!(text.contains("imports\n  nodata:streaming/types@0.1.0\n"), "{text}");
+        assert!(text.contains("export nodata:streaming/transformer@0.1.0;"), "{text}");
+        assert_eq!(server.json(&["component", "inspect", "mirror"])["digest"], digest);
+    };
+    check_inspected(&server);
+    server.kill_and_restart();
+    check_inspected(&server);
+    assert_eq!(server.json(&["component", "list"]), listed);
+    let said = server.run(&["component", "inspect", "nowhere"]).failed(1);
+    assert!(said.starts_with("error: component `nowhere` does not exist\n"), "{said}");
+    let said = server.run(&["component", "push", &copies, "--name", "a/b"]).failed(2);
+    assert!(said.contains("name `a/b` contains '/'"), "{said}");
+}
