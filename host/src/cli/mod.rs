@@ -122,7 +122,7 @@ fn run_client(command: ClientCommand) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|error| CliError::failed(format!("cannot start threads: {error}")))?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         tokio::select! {
             // The end of a command comes before an interruption at the same moment.
             biased;
@@ -139,5 +139,8 @@ fn run_client(command: ClientCommand) -> Result<(), CliError> {
             } => result,
             _ = tokio::signal::ctrl_c() => Err(CliError::interrupted()),
         }
-    })
+    });
+    // A read of standard input may never return, and nobody waits for it.
+    runtime.shutdown_background();
+    result
 }
