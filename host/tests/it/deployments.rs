@@ -332,3 +332,21 @@ fn partitions_that_are_added_are_read_and_written() {
     // Without a key an event stays in the partition that it came from.
     assert_eq!([read("0"), read("1"), read("2"), read("3")], ["a\n", "c\n", "b\n", ""]);
 }
+
+/// A component of the examples, from lines to lines.
+#[track_caller]
+fn check_example(component: &str, lines: &[&str], expected: &[&str]) {
+    let server = server("1");
+    server.deploy(component, "in:out", &[]);
+    server.publish("in", lines);
+    server.wait_until_done(component);
+    assert_eq!(server.values("out"), expected, "{component}");
+}
+
+#[test]
+fn the_examples_do_what_they_say() {
+    let lines = ["info host=web-17 user=ada path=/orders/4711 status=200", "debug user=ada", "warn disk"];
+    check_example("filter-rewrite", &lines, &["INFO host=web-17 user=*** path=/orders/4711 status=200", "WARN disk"]);
+    // This one is built with cargo-component, from the contract alone.
+    check_example("redact", &["write to ada@example.com today", "or not"], &["write to [redacted] today", "or not"]);
+}
