@@ -29,7 +29,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, broadcast, watch};
 
 /// Sizes, and what to do at the end of the world.
@@ -102,6 +102,8 @@ pub(crate) struct Shared {
     has_threads: AtomicBool,
     stopping: AtomicBool,
     written_bytes: AtomicU64,
+    /// Bytes of a group: an average in which the last ones count most.
+    group_bytes: AtomicU64,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -126,6 +128,8 @@ struct Spares {
     ready: VecDeque<Spare>,
     next: u64,
     is_full: bool,
+    /// The syncer waits for one.
+    is_wanted: bool,
     /// Bytes of the segment that is being written.
     active_left: u64,
 }
@@ -183,6 +187,7 @@ impl EmbeddedLog {
             has_threads: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             written_bytes: AtomicU64::new(0),
+            group_bytes: AtomicU64::new(0),
             _lock: found.lock,
             options,
             fs,
@@ -428,6 +433,8 @@ impl Shared {
             self.meta_version.send_replace(version);
         }
         self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let average = self.group_bytes.load(Ordering::Relaxed);
+        self.group_bytes.store(average - average / 8 + bytes / 8, Ordering::Relaxed);
         let mut checkpointer = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
         checkpointer.log_bytes += bytes;
         checkpointer.state_bytes = state_bytes.unwrap_or(checkpointer.state_bytes);
@@ -462,9 +469,17 @@ impl Shared {
             spares.next += 1;
             spares.next - 1
         };
-        match self.make_spare(number, bytes) {
+        let made = self.make_spare(number, bytes).and_then(|spare| match self.fill_gently(&spare) {
+            Ok(()) => Ok(spare),
+            Err(error) => {
+                let _ = self.fs.remove(&spare.path);
+                Err(error)
+            }
+        });
+        match made {
             Ok(spare) => {
                 let mut spares = self.spares();
+                spares.is_wanted = false;
                 if spares.is_full {
                     tracing::info!("there is space on the disk again");
                 }
@@ -502,6 +517,23 @@ impl Shared {
                 Err(error)
             }
         }
+    }
+
+    /// Fills a spare with zeros while nobody needs it and the disk is little used. Half a filling is of use too.
+    fn fill_gently(&self, spare: &Spare) -> io::Result<()> {
+        let mut at = 0;
+        while at < spare.bytes {
+            let is_of_use = self.group_bytes.load(Ordering::Relaxed) <= limits::FILL_GROUP_BYTES_MAX;
+            if !is_of_use || self.spares().is_wanted || self.is_stopping() {
+                return Ok(());
+            }
+            let begun = Instant::now();
+            let bytes = limits::FILL_BYTES.min(spare.bytes - at);
+            spare.file.fill(at, bytes)?;
+            at += bytes;
+            std::thread::sleep(begun.elapsed() * limits::FILL_REST);
+        }
+        spare.file.sync_data(SyncSite::Spare)
     }
 
     /// The file of the first segment: one that is there, or a small one.
@@ -556,6 +588,7 @@ impl Shared {
             if spares.is_full || self.is_stopping() {
                 return Ok(None);
             }
+            spares.is_wanted = true;
             spares = self.spares_changed.wait(spares).unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -39,9 +39,16 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// Bytes of the first segment after a start: small, so that an empty store is ready at once.
 pub const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
 
-/// Segments that are kept ready. Zeroing one takes about as long as filling one, so one is being filled while
-/// the other is prepared.
+/// Segments that are kept ready, so that one is there while the other is prepared.
 pub const SPARE_SEGMENTS: usize = 2;
+
+/// Groups up to this size, on average, are worth a segment that was filled with zeros before: see "What the disk is asked
+/// for" in `README.md`.
+pub const FILL_GROUP_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes of zeros that are written at once, and how many times as long the disk is left alone afterwards.
+pub const FILL_BYTES: u64 = 128 << 10;
+pub const FILL_REST: u32 = 10;
 
 /// Bytes of the log that events cannot take. When the disk is full, positions, topic deletions and other
 /// changes that hold no events still fit here.

@@ -85,9 +85,12 @@ pub trait FsFile: Send + Sync + 'static {
 
     fn set_size(&self, bytes: u64) -> io::Result<()>;
 
-    /// Takes the space of a new file and fills it with zeros, so that writing there later cannot run out of space and
-    /// costs the file system no bookkeeping.
+    /// Takes the space of a new file, so that writing there later cannot run out of it. It reads as zeros.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
+
+    /// Writes zeros over space that was allocated and never written. It reads as before; overwriting it later costs the
+    /// file system no bookkeeping.
+    fn fill(&self, at: u64, bytes: u64) -> io::Result<()>;
 }
 
 /// Reads exactly `out.len()` bytes.

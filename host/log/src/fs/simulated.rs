@@ -524,4 +524,9 @@ impl FsFile for SimulatedFile {
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         self.set_size(bytes)
     }
+
+    fn fill(&self, _at: u64, _bytes: u64) -> io::Result<()> {
+        // What is in the file stays as it is, and so does what a crash may do to it.
+        self.with(|disk, _| if disk.enter()? { Err(power_is_gone()) } else { Ok(()) })
+    }
 }
