@@ -8,7 +8,7 @@ use nodata_proto::server::publish_stream_request::Request as StreamPart;
 use std::io::Write as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 struct Null;
@@ -64,7 +64,7 @@ pub(crate) fn run() -> Result<(), CliError> {
         writeln!(std::io::stdout(), "nodata is ready on {address}")?;
         let service = PublishServiceServer::new(Null).max_decoding_message_size(80 << 20);
         let server = crate::api::http2().add_service(service);
-        let served = server.serve_with_incoming(TcpListenerStream::new(listener)).await;
+        let served = server.serve_with_incoming(crate::api::connections(listener)).await;
         served.map_err(|error| CliError::failed(format!("cannot serve: {error}")))
     })
 }
