@@ -40,7 +40,7 @@ fn main() {
         runs.sort_by(|a, b| a.events_per_s.total_cmp(&b.events_per_s));
         let median = &runs[ROUNDS / 2];
         println!(
-            "{:>5} B x {:>4}, {:>2} producers, {:>4} in flight: {:>9.0} events/s ({:.0} to {:.0}), {:>6.0} MB/s, p50 {:>6} us, p99 {:>6} us, {:.2} bytes written for one",
+            "{:>5} B x {:>4}, {:>2} producers, {:>4} in flight: {:>9.0} events/s ({:.0} to {:.0}), {:>6.0} MB/s, p50 {:>6} us, p99 {:>6} us, {:.2} bytes written for one, {:.2} CPU s for a million",
             case.event_bytes,
             case.batch,
             case.producers,
@@ -52,6 +52,7 @@ fn main() {
             median.p50_us,
             median.p99_us,
             median.written_per_byte,
+            median.cpu_s_per_million,
         );
     }
 }
@@ -61,6 +62,14 @@ struct Figures {
     p50_us: u128,
     p99_us: u128,
     written_per_byte: f64,
+    cpu_s_per_million: f64,
+}
+
+/// Processor seconds of this process so far.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
 fn run(case: &Case, base: &str) -> Figures {
@@ -78,6 +87,7 @@ fn run(case: &Case, base: &str) -> Figures {
         .map(|n| Event::new((0..case.event_bytes).map(|at| (n * 31 + at * 7) as u8).collect::<Vec<u8>>()))
         .collect();
     let count = Arc::new(AtomicU64::new(0));
+    let cpu_before = cpu_seconds();
     let start = Instant::now();
     let end = start + Duration::from_secs(SECONDS);
     let tasks: Vec<_> = (0..case.producers)
@@ -109,6 +119,7 @@ fn run(case: &Case, base: &str) -> Figures {
         events_per_s: events as f64 / elapsed,
         p50_us: latencies[latencies.len() / 2],
         p99_us: latencies[latencies.len() * 99 / 100],
+        cpu_s_per_million: (cpu_seconds() - cpu_before) * 1e6 / events as f64,
         written_per_byte: log.written_bytes() as f64 / (events * case.event_bytes as u64) as f64,
     }
 }

@@ -527,11 +527,13 @@ impl Shared {
             if !is_of_use || self.spares().is_wanted || self.is_stopping() {
                 return Ok(());
             }
-            let begun = Instant::now();
+            let (begun, written) = (Instant::now(), self.written_bytes.load(Ordering::Relaxed));
             let bytes = limits::FILL_BYTES.min(spare.bytes - at);
             spare.file.fill(at, bytes)?;
             at += bytes;
-            std::thread::sleep(begun.elapsed() * limits::FILL_REST);
+            if self.written_bytes.load(Ordering::Relaxed) != written {
+                std::thread::sleep(begun.elapsed() * limits::FILL_REST);
+            }
         }
         spare.file.sync_data(SyncSite::Spare)
     }
@@ -545,7 +547,12 @@ impl Shared {
         let number = spares.next;
         spares.next += 1;
         drop(spares);
-        self.make_spare(number, bytes).map_err(|source| {
+        let made = self.make_spare(number, bytes).and_then(|spare| {
+            spare.file.fill(0, bytes)?;
+            spare.file.sync_data(SyncSite::Spare)?;
+            Ok(spare)
+        });
+        made.map_err(|source| {
             let place = format!("{}/{WAL_DIR}", self.place);
             match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => OpenError::DiskFull { place, bytes },

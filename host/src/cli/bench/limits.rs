@@ -66,6 +66,7 @@ fn syncs_per_s(dir: &Path, bytes: usize, seconds: f64) -> io::Result<f64> {
     let fs = RealFs::new(dir.path())?;
     let file = fs.create("file")?;
     file.allocate(FILE_BYTES)?;
+    file.fill(0, FILE_BYTES)?;
     file.sync_data(SyncSite::Spare)?;
     let buffer = vec![7; bytes];
     let end = Duration::from_secs_f64(seconds);
