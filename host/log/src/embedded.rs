@@ -527,13 +527,12 @@ impl Shared {
             if !is_of_use || self.spares().is_wanted || self.is_stopping() {
                 return Ok(());
             }
-            let (begun, written) = (Instant::now(), self.written_bytes.load(Ordering::Relaxed));
+            let begun = Instant::now();
             let bytes = limits::FILL_BYTES.min(spare.bytes - at);
             spare.file.fill(at, bytes)?;
             at += bytes;
-            if self.written_bytes.load(Ordering::Relaxed) != written {
-                std::thread::sleep(begun.elapsed() * limits::FILL_REST);
-            }
+            // Also when the log does nothing: a sync that comes now waits for all that the disk has not put away yet.
+            std::thread::sleep(begun.elapsed() * limits::FILL_REST);
         }
         spare.file.sync_data(SyncSite::Spare)
     }

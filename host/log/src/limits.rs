@@ -46,7 +46,7 @@ pub const SPARE_SEGMENTS: usize = 2;
 /// for" in `README.md`.
 pub const FILL_GROUP_BYTES_MAX: u64 = 64 << 10;
 
-/// Bytes of zeros that are written at once, and how many times as long the disk is left alone afterwards if the log uses it.
+/// Bytes of zeros that are written at once, and how many times as long the disk is left alone afterwards.
 pub const FILL_BYTES: u64 = 128 << 10;
 pub const FILL_REST: u32 = 10;
 

@@ -136,15 +136,17 @@ pub(crate) async fn end_to_end(
     let begun = Instant::now();
     let between = Duration::from_secs(1) / rate;
 
-    let sending = tokio::spawn(async move {
+    let handle = tokio::runtime::Handle::current();
+    let sending = tokio::task::spawn_blocking(move || {
         for number in 0..count {
             let due = begun + between * number as u32;
-            tokio::time::sleep_until(due.into()).await;
+            // The timers of tokio tick in milliseconds, and that would be measured too.
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let event =
                 Event::new(payload[number as usize % payload.len()].clone()).with_key(number.to_le_bytes().to_vec());
-            publisher.send(event).await?;
+            handle.block_on(publisher.send(event))?;
         }
-        publisher.flush().await
+        handle.block_on(publisher.flush())
     });
     let mut latencies = Latencies::new();
     let mut received = 0;
