@@ -91,7 +91,7 @@ async fn measure(
         }
     });
 
-    let payload = payload::events(event_bytes);
+    let payload = payload::lines(event_bytes);
     let before = (target.usage(), Usage::own());
     let begun = Instant::now();
     let end = begun + Duration::from_secs_f64(args.common.seconds);
