@@ -39,7 +39,7 @@ pub(crate) async fn run(args: ConsumeBench) -> Result<(), CliError> {
         Some(known) => known.rounds.push(figures),
         None => rows.push(Rows { name, rounds: vec![figures] }),
     };
-    // First, because removing a store of some hundred megabytes holds up every sync on that disk for a while.
+    // First, so that no store of some hundred megabytes is being removed from the same disk meanwhile.
     for round in 0..args.common.rounds {
         out.say(&format!("round {} of {}: from end to end", round + 1, args.common.rounds));
         let target = Target::start(&args.common.dir)?;
