@@ -303,6 +303,10 @@ impl Frame {
                 raw.push((at, payload_at..payload_at + payload_len));
                 at = next as usize;
             }
+            // The checksum does not cover the length, so it must be what the operations add up to.
+            if at != end {
+                return Err(FrameError::Length { len });
+            }
         }
         let expected = u32_at(8);
         if crc != expected {
