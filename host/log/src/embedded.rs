@@ -469,14 +469,7 @@ impl Shared {
             spares.next += 1;
             spares.next - 1
         };
-        let made = self.make_spare(number, bytes).and_then(|spare| match self.fill_gently(&spare) {
-            Ok(()) => Ok(spare),
-            Err(error) => {
-                let _ = self.fs.remove(&spare.path);
-                Err(error)
-            }
-        });
-        match made {
+        match self.make_spare(number, bytes, |file| self.fill_gently(file, bytes)) {
             Ok(spare) => {
                 let mut spares = self.spares();
                 spares.is_wanted = false;
@@ -506,10 +499,17 @@ impl Shared {
         }
     }
 
-    fn make_spare(&self, number: u64, bytes: u64) -> io::Result<Spare> {
+    /// Makes a file of this size, and fills it as it is told.
+    fn make_spare(
+        &self,
+        number: u64,
+        bytes: u64,
+        fill: impl FnOnce(&dyn FsFile) -> io::Result<()>,
+    ) -> io::Result<Spare> {
         let path = spare_path(number);
         let file = self.fs.create(&path)?;
-        match file.allocate(bytes).and_then(|()| file.sync_data(SyncSite::Spare)) {
+        let made = file.allocate(bytes).and_then(|()| file.sync_data(SyncSite::Spare)).and_then(|()| fill(&*file));
+        match made {
             Ok(()) => Ok(Spare { path, bytes, file }),
             Err(error) => {
                 // Half a spare is of no use, and the space may be needed.
@@ -520,21 +520,21 @@ impl Shared {
     }
 
     /// Fills a spare with zeros while nobody needs it and the disk is little used. Half a filling is of use too.
-    fn fill_gently(&self, spare: &Spare) -> io::Result<()> {
+    fn fill_gently(&self, file: &dyn FsFile, whole: u64) -> io::Result<()> {
         let mut at = 0;
-        while at < spare.bytes {
+        while at < whole {
             let is_of_use = self.group_bytes.load(Ordering::Relaxed) <= limits::FILL_GROUP_BYTES_MAX;
             if !is_of_use || self.spares().is_wanted || self.is_stopping() {
                 return Ok(());
             }
             let begun = Instant::now();
-            let bytes = limits::FILL_BYTES.min(spare.bytes - at);
-            spare.file.fill(at, bytes)?;
+            let bytes = limits::FILL_BYTES.min(whole - at);
+            file.fill(at, bytes)?;
             at += bytes;
             // Also when the log does nothing: a sync that comes now waits for all that the disk has not put away yet.
             std::thread::sleep(begun.elapsed() * limits::FILL_REST);
         }
-        spare.file.sync_data(SyncSite::Spare)
+        file.sync_data(SyncSite::Spare)
     }
 
     /// The file of the first segment: one that is there, or a small one.
@@ -546,10 +546,9 @@ impl Shared {
         let number = spares.next;
         spares.next += 1;
         drop(spares);
-        let made = self.make_spare(number, bytes).and_then(|spare| {
-            spare.file.fill(0, bytes)?;
-            spare.file.sync_data(SyncSite::Spare)?;
-            Ok(spare)
+        let made = self.make_spare(number, bytes, |file| {
+            file.fill(0, bytes)?;
+            file.sync_data(SyncSite::Spare)
         });
         made.map_err(|source| {
             let place = format!("{}/{WAL_DIR}", self.place);
@@ -568,7 +567,7 @@ impl Shared {
             let number = spares.next;
             spares.next += 1;
             drop(spares);
-            return match self.make_spare(number, bytes_min.next_multiple_of(SEGMENT_HEADER_BYTES)) {
+            return match self.make_spare(number, bytes_min.next_multiple_of(SEGMENT_HEADER_BYTES), |_| Ok(())) {
                 Ok(spare) => Ok(Some(spare)),
                 Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                     Ok(None)
