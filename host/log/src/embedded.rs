@@ -12,11 +12,12 @@ use crate::engine::{
 use crate::error::{LogError, OpenError};
 use crate::event::TimestampUs;
 use crate::frame::{Lsn, Op};
-use crate::fs::{Fs, FsFile, SyncSite};
+use crate::fs::{Fs, SyncSite};
 use crate::limits;
-use crate::recovery::{self, RecoveryReport, Spare};
-use crate::segment::{SEGMENT_HEADER_BYTES, StoreId, WAL_DIR, spare_path};
-use crate::sequencer::{Sequencer, Space, Ticket};
+use crate::recovery::{self, RecoveryReport};
+use crate::segment::StoreId;
+use crate::sequencer::{Sequencer, Ticket};
+use crate::spares::{Spare, Spares, is_disk_full};
 use crate::state::{Dirty, State};
 use crate::syncer::{DurableOp, Step, Syncer};
 use crate::tables::{self, Tables};
@@ -24,12 +25,12 @@ use crate::tail::{PartitionTail, Ring, SegmentFiles};
 use crate::task::{OwnerId, TaskKey, TaskLease, TaskPosition, Transaction};
 use crate::topic::{Name, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp};
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Semaphore, broadcast, watch};
 
 /// Sizes, and what to do at the end of the world.
@@ -78,7 +79,6 @@ pub struct EmbeddedLog {
 /// What the threads have in common.
 pub(crate) struct Shared {
     options: Options,
-    place: String,
     pub(crate) fs: Arc<dyn Fs>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) store_id: StoreId,
@@ -94,16 +94,12 @@ pub(crate) struct Shared {
     checkpoint_due: Condvar,
     ring: Ring,
     files: SegmentFiles,
-    spares: Mutex<Spares>,
-    spares_changed: Condvar,
+    pub(crate) spares: Spares,
     room: Arc<Semaphore>,
     changes: broadcast::Sender<Changes>,
     meta_version: watch::Sender<u64>,
-    has_threads: AtomicBool,
     stopping: AtomicBool,
     written_bytes: AtomicU64,
-    /// Bytes of a group: an average in which the last ones count most.
-    group_bytes: AtomicU64,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -121,17 +117,6 @@ struct CheckpointerState {
     log_bytes: u64,
     state_bytes: u64,
     asked: bool,
-}
-
-#[derive(Default)]
-struct Spares {
-    ready: VecDeque<Spare>,
-    next: u64,
-    is_full: bool,
-    /// The syncer waits for one.
-    is_wanted: bool,
-    /// Bytes of the segment that is being written.
-    active_left: u64,
 }
 
 impl EmbeddedLog {
@@ -157,7 +142,6 @@ impl EmbeddedLog {
         let epoch = found.epoch + 1;
         let room_bytes = options.room_bytes.max(limits::FRAME_BYTES_MAX).min(u64::from(u32::MAX));
         let shared = Arc::new(Shared {
-            place: place.to_owned(),
             store_id: found.store_id,
             epoch,
             sequencer: Mutex::new(Sequencer::new(found.state.clone())),
@@ -180,24 +164,20 @@ impl EmbeddedLog {
             checkpoint_due: Condvar::new(),
             ring: Ring::new(options.ring_bytes),
             files: SegmentFiles::new(fs.clone()),
-            spares: Mutex::new(Spares { ready: ready.into(), next: found.next_spare, ..Spares::default() }),
-            spares_changed: Condvar::new(),
+            spares: Spares::new(fs.clone(), place, options.segment_bytes, ready, found.next_spare),
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             changes: broadcast::Sender::new(limits::WATCH_CHANGES_MAX),
-            has_threads: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             written_bytes: AtomicU64::new(0),
-            group_bytes: AtomicU64::new(0),
             _lock: found.lock,
             options,
             fs,
             clock,
         });
-        let first_bytes = shared.options.first_segment_bytes;
-        let spare = shared.first_spare(first_bytes)?;
+        let spare = shared.first_spare()?;
         shared.syncer().begin_segment(&shared, spare).map_err(|source| OpenError::Io {
             doing: "begin a segment in",
-            place: format!("{place}/{WAL_DIR}"),
+            place: shared.spares.place(),
             source,
         })?;
         Ok((Self { shared, threads: Mutex::default() }, found.report))
@@ -205,7 +185,7 @@ impl EmbeddedLog {
 
     /// Starts the threads.
     pub fn start(&self) -> io::Result<()> {
-        self.shared.has_threads.store(true, Ordering::SeqCst);
+        self.shared.spares.expect_preparer();
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let mut spawn = |name: &str, run: fn(&Shared)| {
             let shared = self.shared.clone();
@@ -221,7 +201,7 @@ impl EmbeddedLog {
     pub fn stop(&self) {
         self.shared.sequencer().close();
         self.shared.stopping.store(true, Ordering::SeqCst);
-        self.shared.wake_all();
+        self.shared.wake_all_to_stop();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // A thread that panicked has said so.
@@ -271,9 +251,9 @@ impl ByHand<'_> {
 
     /// Makes one spare segment.
     pub fn prepare(&self) {
-        let spare_is_missing = self.0.spares().ready.len() < limits::SPARE_SEGMENTS;
-        if spare_is_missing {
-            self.0.prepare(self.0.options.segment_bytes);
+        if self.0.spares.is_short() {
+            self.0.spares.prepare();
+            self.0.note_space();
         }
     }
 
@@ -297,13 +277,9 @@ impl Shared {
         self.syncer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spares(&self) -> MutexGuard<'_, Spares> {
-        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wake_all(&self) {
+    fn wake_all_to_stop(&self) {
         self.work.notify_all();
-        self.spares_changed.notify_all();
+        self.spares.stop();
         self.checkpoint_due.notify_all();
     }
 
@@ -325,11 +301,10 @@ impl Shared {
                 Ok(Step::Wrote) => {}
                 Ok(Step::Full) => {
                     // Without space nothing can be kept, so whoever waits keeps waiting: nothing was promised to them.
-                    let spares = self.spares();
                     if self.is_stopping() {
                         return;
                     }
-                    let _ = self.spares_changed.wait_timeout(spares, Duration::from_secs(1));
+                    self.spares.wait_for_change();
                 }
                 Ok(Step::Idle) => {
                     let sequencer = self.sequencer();
@@ -433,8 +408,7 @@ impl Shared {
             self.meta_version.send_replace(version);
         }
         self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let average = self.group_bytes.load(Ordering::Relaxed);
-        self.group_bytes.store(average - average / 8 + bytes / 8, Ordering::Relaxed);
+        self.spares.note_group(bytes);
         let mut checkpointer = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
         checkpointer.log_bytes += bytes;
         checkpointer.state_bytes = state_bytes.unwrap_or(checkpointer.state_bytes);
@@ -446,182 +420,26 @@ impl Shared {
     // The preparer.
 
     fn run_preparer(&self) {
-        let mut spares = self.spares();
-        while !self.is_stopping() {
-            if spares.ready.len() >= limits::SPARE_SEGMENTS {
-                spares = self.spares_changed.wait(spares).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            drop(spares);
-            let made = self.prepare(self.options.segment_bytes);
-            spares = self.spares();
-            if !made {
-                let waited = self.spares_changed.wait_timeout(spares, Duration::from_secs(1));
-                spares = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
-        }
-    }
-
-    /// Makes one spare segment; false if there is no space for it.
-    fn prepare(&self, bytes: u64) -> bool {
-        let number = {
-            let mut spares = self.spares();
-            spares.next += 1;
-            spares.next - 1
-        };
-        match self.make_spare(number, bytes, |file| self.fill_gently(file, bytes)) {
-            Ok(spare) => {
-                let mut spares = self.spares();
-                spares.is_wanted = false;
-                if spares.is_full {
-                    tracing::info!("there is space on the disk again");
-                }
-                spares.is_full = false;
-                spares.ready.push_back(spare);
-                drop(spares);
-                self.note_space_changed();
-                true
-            }
-            Err(error) => {
-                let mut spares = self.spares();
-                if !spares.is_full {
-                    tracing::warn!(
-                        place = %self.place,
-                        %error,
-                        "a new segment of the log could not be made; events are refused until it can"
-                    );
-                }
-                spares.is_full = true;
-                drop(spares);
-                self.note_space_changed();
-                false
-            }
-        }
-    }
-
-    /// Makes a file of this size, and fills it as it is told.
-    fn make_spare(
-        &self,
-        number: u64,
-        bytes: u64,
-        fill: impl FnOnce(&dyn FsFile) -> io::Result<()>,
-    ) -> io::Result<Spare> {
-        let path = spare_path(number);
-        let file = self.fs.create(&path)?;
-        let made = file.allocate(bytes).and_then(|()| file.sync_data(SyncSite::Spare)).and_then(|()| fill(&*file));
-        match made {
-            Ok(()) => Ok(Spare { path, bytes, file }),
-            Err(error) => {
-                // Half a spare is of no use, and the space may be needed.
-                let _ = self.fs.remove(&path);
-                Err(error)
-            }
-        }
-    }
-
-    /// Fills a spare with zeros while nobody needs it and the disk is little used. Half a filling is of use too.
-    fn fill_gently(&self, file: &dyn FsFile, whole: u64) -> io::Result<()> {
-        let mut at = 0;
-        while at < whole {
-            let is_of_use = self.group_bytes.load(Ordering::Relaxed) <= limits::FILL_GROUP_BYTES_MAX;
-            if !is_of_use || self.spares().is_wanted || self.is_stopping() {
-                return Ok(());
-            }
-            let begun = Instant::now();
-            let bytes = limits::FILL_BYTES.min(whole - at);
-            file.fill(at, bytes)?;
-            at += bytes;
-            // Also when the log does nothing: a sync that comes now waits for all that the disk has not put away yet.
-            std::thread::sleep(begun.elapsed() * limits::FILL_REST);
-        }
-        file.sync_data(SyncSite::Spare)
+        self.spares.run(|| self.note_space());
     }
 
     /// The file of the first segment: one that is there, or a small one.
-    fn first_spare(&self, bytes: u64) -> Result<Spare, OpenError> {
-        let mut spares = self.spares();
-        if let Some(spare) = spares.ready.pop_front() {
-            return Ok(spare);
-        }
-        let number = spares.next;
-        spares.next += 1;
-        drop(spares);
-        let made = self.make_spare(number, bytes, |file| {
-            file.fill(0, bytes)?;
-            file.sync_data(SyncSite::Spare)
-        });
-        made.map_err(|source| {
-            let place = format!("{}/{WAL_DIR}", self.place);
-            match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => OpenError::DiskFull { place, bytes },
-                _ => OpenError::Io { doing: "create a segment in", place, source },
+    fn first_spare(&self) -> Result<Spare, OpenError> {
+        let bytes = self.options.first_segment_bytes;
+        self.spares.first(bytes).map_err(|source| {
+            let place = self.spares.place();
+            if is_disk_full(&source) {
+                OpenError::DiskFull { place, bytes }
+            } else {
+                OpenError::Io { doing: "create a segment in", place, source }
             }
         })
     }
 
-    /// A file for a segment that holds at least so many bytes. `None`: there is no space.
-    pub(crate) fn take_spare(&self, bytes_min: u64) -> io::Result<Option<Spare>> {
-        let mut spares = self.spares();
-        if bytes_min > self.options.segment_bytes {
-            // A transaction as large as this is rare; it waits for a file of its own.
-            let number = spares.next;
-            spares.next += 1;
-            drop(spares);
-            return match self.make_spare(number, bytes_min.next_multiple_of(SEGMENT_HEADER_BYTES), |_| Ok(())) {
-                Ok(spare) => Ok(Some(spare)),
-                Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                    Ok(None)
-                }
-                Err(error) => Err(error),
-            };
-        }
-        loop {
-            let fits = spares.ready.iter().position(|spare| spare.bytes >= bytes_min);
-            if let Some(spare) = fits.and_then(|at| spares.ready.remove(at)) {
-                drop(spares);
-                self.spares_changed.notify_all();
-                return Ok(Some(spare));
-            }
-            if !self.has_threads.load(Ordering::SeqCst) {
-                drop(spares);
-                if !self.prepare(self.options.segment_bytes) {
-                    return Ok(None);
-                }
-                spares = self.spares();
-                continue;
-            }
-            if spares.is_full || self.is_stopping() {
-                return Ok(None);
-            }
-            spares.is_wanted = true;
-            spares = self.spares_changed.wait(spares).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Makes a segment to which nothing was written a spare again.
-    pub(crate) fn give_back(&self, path: &str, file: Arc<dyn FsFile>, bytes: u64) -> io::Result<()> {
-        let mut spares = self.spares();
-        let spare = spare_path(spares.next);
-        spares.next += 1;
-        self.fs.rename(path, &spare)?;
-        spares.ready.push_back(Spare { path: spare, bytes, file });
-        Ok(())
-    }
-
     /// Tells the sequencer how much space there is.
-    pub(crate) fn note_space(&self, active_left: u64) {
-        self.spares().active_left = active_left;
-        self.note_space_changed();
-    }
-
-    fn note_space_changed(&self) {
-        let space = {
-            let spares = self.spares();
-            let usable = |spare: &Spare| spare.bytes.saturating_sub(SEGMENT_HEADER_BYTES);
-            Space { is_full: spares.is_full, left: spares.active_left + spares.ready.iter().map(usable).sum::<u64>() }
-        };
+    pub(crate) fn note_space(&self) {
+        let space = self.spares.space();
         self.sequencer().space = space;
-        self.spares_changed.notify_all();
     }
 
     // The checkpointer.

@@ -254,6 +254,11 @@ pub enum FrameError {
     Batch { tp: Tp, offset: Offset, source: BatchError },
 }
 
+/// The checksum of everything in a header but the magic and the checksum itself.
+fn header_crc(header: &[u8; FRAME_HEADER_BYTES], salt: u32) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(salt, &header[4..8]), &header[12..])
+}
+
 impl Frame {
     /// Reads the frame at the start of `bytes`, which go on behind it, and checks it wholly.
     pub fn decode(bytes: &Bytes, context: FrameContext, lsn: Lsn) -> Result<Self, FrameError> {
@@ -282,7 +287,7 @@ impl Frame {
             is_group_end: flags & GROUP_END != 0,
             ops: Vec::new(),
         };
-        let mut crc = crc32c::crc32c_append(context.salt, &header[12..]);
+        let mut crc = header_crc(header, context.salt);
 
         // First the checksum over what it covers, then the meaning: nothing of a damaged frame is believed.
         let mut raw = Vec::new();
@@ -303,7 +308,7 @@ impl Frame {
                 raw.push((at, payload_at..payload_at + payload_len));
                 at = next as usize;
             }
-            // The checksum does not cover the length, so it must be what the operations add up to.
+            // Bytes behind the last operation would be covered by nothing.
             if at != end {
                 return Err(FrameError::Length { len });
             }
@@ -490,7 +495,7 @@ impl Group {
         header[44..46].copy_from_slice(&flags.to_le_bytes());
         let at = self.scratch.len();
         self.put(&header);
-        (at, crc32c::crc32c_append(stamp.context.salt, &header[12..]))
+        (at, header_crc(&header, stamp.context.salt))
     }
 
     /// The bytes of the group, in order.
@@ -615,7 +620,8 @@ mod tests {
             let at = spans[0][0].at as usize;
             bytes[at] = 200;
             bytes[at + 1] = flags;
-            let crc = crc32c::crc32c_append(CONTEXT.salt, &bytes[12..at + OP_HEADER_BYTES + 8]);
+            let crc = header_crc(bytes.first_chunk().unwrap(), CONTEXT.salt);
+            let crc = crc32c::crc32c_append(crc, &bytes[at..at + OP_HEADER_BYTES + 8]);
             bytes[8..12].copy_from_slice(&crc.to_le_bytes());
             Frame::decode(&bytes.into(), CONTEXT, 0)
         };
@@ -636,6 +642,19 @@ mod tests {
                 prop_assert_eq!(frame, Frame::decode(&bytes, CONTEXT, 0).unwrap());
                 prop_assert_eq!(bytes[at], 0);
             }
+        }
+
+        #[test]
+        fn a_flipped_bit_in_the_header_of_a_padding_is_refused(
+            at in 0..FRAME_HEADER_BYTES, bit in 0u32..8,
+        ) {
+            let mut group = Group::default();
+            group.finish(4096, STAMP);
+            let mut bytes: Vec<u8> = group.slices().iter().flat_map(|slice| slice.to_vec()).collect();
+            bytes[at] ^= 1u8 << bit;
+            // The bytes go on behind it, so that a longer frame is not refused for being cut short.
+            bytes.resize(1 << 20, 0);
+            prop_assert!(Frame::decode(&bytes.into(), CONTEXT, 4096).is_err());
         }
 
         #[test]

@@ -10,6 +10,7 @@ pub mod topic; // topics, partitions, keys
 
 // The way of a request.
 mod sequencer; // the one owner of the end
+mod spares; // empty segments, ready before they are needed
 mod syncer; // one sync for everyone
 mod tail; // where the batches are
 

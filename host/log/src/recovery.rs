@@ -15,6 +15,7 @@ use crate::segment::{
     SEGMENT_HEADER_BYTES, SegmentHeader, SegmentStart, StoreId, WAL_DIR, segment_number, segment_path, spare_number,
     spare_path,
 };
+use crate::spares::Spare;
 use crate::state::{Dirty, State};
 use crate::tables::Tables;
 use crate::tail::{PartitionTail, place_of, push_recovered};
@@ -50,13 +51,6 @@ pub(crate) struct Recovered {
     pub(crate) spares: Vec<Spare>,
     pub(crate) next_spare: u64,
     pub(crate) report: RecoveryReport,
-}
-
-/// A file that is ready to become a segment.
-pub(crate) struct Spare {
-    pub(crate) path: String,
-    pub(crate) bytes: u64,
-    pub(crate) file: Arc<dyn FsFile>,
 }
 
 /// What a start found, for the operator.

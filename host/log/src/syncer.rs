@@ -11,9 +11,9 @@ use crate::event::TimestampUs;
 use crate::frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameContext, Group, Lsn, Op, OpSpan, Stamp};
 use crate::fs::{FsFile, SyncSite, write_all_at};
 use crate::limits::{FRAME_BYTES_MAX, GROUP_BYTES_MAX};
-use crate::recovery::Spare;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, WAL_DIR, segment_path};
 use crate::sequencer::Unit;
+use crate::spares::Spare;
 use crate::tail::{Place, place_of};
 use std::io;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl Syncer {
             // Nothing was written to the last one: what came first did not fit. A segment that stays empty would look like
             // damage later, so this one takes its place and number.
             Some(ActiveSegment { number, file, bytes, header: Some(_), .. }) => {
-                shared.give_back(&segment_path(number), file, bytes)?;
+                shared.spares.give_back(&segment_path(number), file, bytes)?;
                 number
             }
             _ => self.next_segment,
@@ -123,7 +123,8 @@ impl Syncer {
             written: SEGMENT_HEADER_BYTES,
             header: Some(header),
         });
-        shared.note_space(self.left());
+        shared.spares.note_active_left(self.left());
+        shared.note_space();
         Ok(())
     }
 
@@ -142,7 +143,10 @@ impl Syncer {
             Ok(units) if units.is_empty() => return Ok(Step::Idle),
             Ok(units) => units,
             Err(needed) if needed > self.left() => {
-                let Some(spare) = shared.take_spare(needed + SEGMENT_HEADER_BYTES)? else { return Ok(Step::Full) };
+                let Some(spare) = shared.spares.take(needed + SEGMENT_HEADER_BYTES)? else {
+                    shared.note_space();
+                    return Ok(Step::Full);
+                };
                 self.begin_segment(shared, spare)?;
                 return self.step(shared);
             }
@@ -160,7 +164,7 @@ impl Syncer {
             return Ok(());
         }
         if self.left() < BLOCK_BYTES {
-            let Some(spare) = shared.take_spare(SEGMENT_HEADER_BYTES + BLOCK_BYTES)? else { return Ok(()) };
+            let Some(spare) = shared.spares.take(SEGMENT_HEADER_BYTES + BLOCK_BYTES)? else { return Ok(()) };
             self.begin_segment(shared, spare)?;
         }
         self.write(shared, Vec::new())?;
@@ -213,7 +217,8 @@ impl Syncer {
                 .map(move |(op, span)| DurableOp { op, place: place_of(number, at, span) })
         });
         shared.publish(ops.collect(), wall_us, self.end_lsn, bytes);
-        shared.note_space(left);
+        shared.spares.note_active_left(left);
+        shared.note_space();
         waiters.into_iter().for_each(|mut waiter| waiter.tell(Ok(())));
         Ok(())
     }
