@@ -2,8 +2,11 @@
 //! batches, from the batch that was read to the batch that would be written.
 //!
 //! ```text
-//! cargo bench -p nodata-runtime --bench transform [-- --component FILE] [--rounds N]
+//! cargo xtask components
+//! cargo bench -p nodata-runtime --bench transform [-- --component FILE] [--rounds N] [--profile BYTES EVENTS]
 //! ```
+//!
+//! `--profile` measures one size only, and the components without the native code, for someone who looks with `perf`.
 //!
 //! The variants take turns, so that a busy machine is busy for all of them; the table shows medians.
 
@@ -11,7 +14,6 @@
 #[allow(unreachable_pub, reason = "the guests share this file")]
 mod filter;
 
-use bytes::Bytes;
 use nodata_log::model::ModelLog;
 use nodata_log::{
     Batch, BatchBuilder, ColumnRef, Event, Name, Offsets, OwnerId, RowsRef, StoredBatch, SystemClock, TaskKey, TopicId,
@@ -25,7 +27,6 @@ use std::error::Error;
 use std::hint::black_box;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,20 +40,9 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The guest that is written against the contract itself, built as `cargo xtask components` does.
-fn build_guest(name: &str) -> Result<PathBuf, Box<dyn Error>> {
-    let target = root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
-    let target = target.join("components-build");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--locked", "--target", "wasm32-wasip2", "--package", "guests"])
-        .args(["--example", name, "--target-dir"])
-        .arg(&target)
-        .current_dir(root().join("components"))
-        .status()?;
-    if !built.success() {
-        return Err(format!("the guest {name} could not be built; see components/README.md").into());
-    }
-    Ok(target.join("wasm32-wasip2/release/examples").join(format!("{}.wasm", name.replace('-', "_"))))
+/// A component that `cargo xtask components` built.
+fn built(name: &str) -> PathBuf {
+    root().join("target/components").join(name).with_extension("wasm")
 }
 
 /// Lines of a log, of which one in four is dropped and the others are rewritten.
@@ -146,21 +136,27 @@ fn turn<T>(mut work: impl FnMut() -> T) -> f64 {
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 struct Args {
     component: PathBuf,
     rounds: usize,
+    /// Bytes of an event, and events of a batch.
+    profile: Option<(usize, usize)>,
 }
 
 fn args() -> Result<Args, Box<dyn Error>> {
-    let mut parsed = Args { component: root().join("target/components/filter-rewrite.wasm"), rounds: 15 };
+    let mut parsed = Args { component: built("filter-rewrite"), rounds: 15, profile: None };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--component" => parsed.component = args.next().ok_or("--component needs a file")?.into(),
             "--rounds" => parsed.rounds = args.next().ok_or("--rounds needs a number")?.parse()?,
+            "--profile" => {
+                let mut number = || args.next().ok_or("--profile needs two numbers").map(|number| number.parse());
+                parsed.profile = Some((number()??, number()??));
+            }
             // Cargo says so to everything that it runs.
             "--bench" => {}
             other => return Err(format!("unknown argument {other}").into()),
@@ -171,21 +167,19 @@ fn args() -> Result<Args, Box<dyn Error>> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let Args { component, rounds } = args()?;
+    let Args { component, rounds, profile } = args()?;
     let cache = tempfile::tempdir()?;
     let compiler = Compiler::new(env!("CARGO_BIN_EXE_nodata-compile-child"), [""; 0]);
     let runtime = Runtime::start(RuntimeOptions::new(compiler, cache.path(), Arc::new(SystemClock)))?;
 
-    let mut components = vec![("contract", build_guest("rewrites-lines")?)];
+    let components = [("contract", built("rewrites-lines")), ("sdk", component)];
     let mut out = std::io::stdout();
-    if component.exists() {
-        components.push(("sdk", component));
-    } else {
-        writeln!(out, "{} is not there; only the guest without the SDK is measured\n", component.display())?;
-    }
     let mut instances = Vec::new();
     for (name, path) in components {
-        let (_, program) = runtime.accept(Bytes::from(std::fs::read(&path)?)).await?;
+        let bytes = std::fs::read(&path);
+        let bytes =
+            bytes.map_err(|error| format!("{}: {error}; `cargo xtask components` builds it", path.display()))?;
+        let (_, program) = runtime.accept(bytes.into()).await?;
         let clock = Arc::new(SystemClock);
         let deployment = Arc::new(Deployment {
             config: BTreeMap::new(),
@@ -203,37 +197,39 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Both sides work on the same thread, a guest thread.
     let table = runtime.spawn(async move {
         let mut rows = Vec::new();
-        for bytes in EVENT_BYTES {
-            for count in BATCHES {
-                let stored = lines(count, bytes);
-                let input =
-                    Input::new(topic(), 0, [(stored.clone(), 0..count)]).unwrap_or_else(|error| panic!("{error}"));
-                let expected = native_columns(&stored);
-                assert_eq!(native_events(&stored), expected);
-                let mut times = vec![Vec::new(); 2 + instances.len()];
-                for (name, instance) in &mut instances {
-                    let output =
-                        instance.process(input.clone()).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-                    assert_eq!(output.batches[0].batch, expected, "{name}");
-                }
-                for _ in 0..rounds {
+        let sizes = match profile {
+            Some(size) => vec![size],
+            None => EVENT_BYTES.iter().flat_map(|bytes| BATCHES.map(|count| (*bytes, count))).collect(),
+        };
+        for (bytes, count) in sizes {
+            let stored = lines(count, bytes);
+            let input = Input::new(topic(), 0, [(stored.clone(), 0..count)]).unwrap_or_else(|error| panic!("{error}"));
+            let expected = native_columns(&stored);
+            assert_eq!(native_events(&stored), expected);
+            let mut times = vec![Vec::new(); 2 + instances.len()];
+            for (name, instance) in &mut instances {
+                let output = instance.process(input.clone()).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert_eq!(output.batches[0].batch, expected, "{name}");
+            }
+            for _ in 0..rounds {
+                if profile.is_none() {
                     times[0].push(turn(|| native_events(black_box(&stored))));
                     times[1].push(turn(|| native_columns(black_box(&stored))));
-                    for (times, (name, instance)) in times[2..].iter_mut().zip(&mut instances) {
-                        let start = Instant::now();
-                        let mut done = 0u32;
-                        while start.elapsed() < TURN {
-                            for _ in 0..16 {
-                                let output = instance.process(black_box(input.clone())).await;
-                                black_box(output.unwrap_or_else(|error| panic!("{name}: {error}")));
-                            }
-                            done += 16;
-                        }
-                        times.push(start.elapsed().as_nanos() as f64 / f64::from(done));
-                    }
                 }
-                rows.push((bytes, count, times.into_iter().map(median).collect::<Vec<_>>()));
+                for (times, (name, instance)) in times[2..].iter_mut().zip(&mut instances) {
+                    let start = Instant::now();
+                    let mut done = 0u32;
+                    while start.elapsed() < TURN {
+                        for _ in 0..16 {
+                            let output = instance.process(black_box(input.clone())).await;
+                            black_box(output.unwrap_or_else(|error| panic!("{name}: {error}")));
+                        }
+                        done += 16;
+                    }
+                    times.push(start.elapsed().as_nanos() as f64 / f64::from(done));
+                }
             }
+            rows.push((bytes, count, times.into_iter().map(median).collect::<Vec<_>>()));
         }
         (rows, instances.iter().map(|(name, _)| *name).collect::<Vec<_>>())
     });

@@ -5,7 +5,7 @@ use crate::step::{Failed, cargo, root, run, target_dir};
 use std::process::Command;
 
 pub(crate) fn run_all() -> Result<(), Failed> {
-    components::build_one("filter-rewrite")?;
+    components::build()?;
     run("building nodata for measuring", &mut cargo(&["build", "--release", "--locked", "--package", "nodata"]))?;
     run("the log alone, without a network", &mut cargo(&["bench", "--locked", "--package", "nodata-log"]))?;
     run(

@@ -1,0 +1,395 @@
+//! A Parquet file as events.
+
+use crate::schema::{self, FileOrigin, column};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_buffer::NullBuffer;
+use arrow_schema::FieldRef;
+use bytes::{Buf, Bytes};
+use nodata_log::fs::{FsFile, read_exact_at};
+use nodata_log::{Batch, BatchBuilder, ColumnRef, Offset, Offsets, RowsRef, StoredBatch, TimestampUs};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+    RowSelector,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
+use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::statistics::Statistics;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Rows that are decoded at once, at most.
+pub const SLICE_ROWS: usize = 8192;
+
+/// Bytes of a file that are in memory, as the Parquet reader wants them.
+#[derive(Clone)]
+struct Window {
+    at: u64,
+    bytes: Bytes,
+}
+
+impl Window {
+    fn read(file: &dyn FsFile, range: Range<u64>) -> Result<Self, ParquetError> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        read_exact_at(file, &mut bytes, range.start).map_err(|error| ParquetError::External(error.into()))?;
+        Ok(Self { at: range.start, bytes: bytes.into() })
+    }
+
+    fn end(&self) -> u64 {
+        self.at + self.bytes.len() as u64
+    }
+}
+
+impl Length for Window {
+    fn len(&self) -> u64 {
+        self.end()
+    }
+}
+
+impl ChunkReader for Window {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        let length = self.end().saturating_sub(start);
+        Ok(self.get_bytes(start, length as usize)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let end = start.checked_add(length as u64).filter(|end| *end <= self.end());
+        match (start.checked_sub(self.at), end) {
+            (Some(from), Some(_)) => Ok(self.bytes.slice(from as usize..from as usize + length)),
+            _ => Err(wrong(format!("{length} bytes at {start} of {} to {}", self.at, self.end()))),
+        }
+    }
+}
+
+/// Bytes at the end of a file in which the footer most likely is.
+const FOOTER_GUESS_BYTES: u64 = 64 << 10;
+
+/// The library panics here and there on bytes that no writer wrote. A damaged file must not end the task that reads it.
+fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| Err(wrong("it is damaged in a way that the reader did not expect")))
+}
+
+/// A file that was opened, with its footer.
+#[derive(Clone)]
+pub struct OpenFile {
+    file: Arc<dyn FsFile>,
+    bytes: u64,
+    metadata: ArrowReaderMetadata,
+    origin: FileOrigin,
+    groups: Arc<[Group]>,
+}
+
+#[derive(Clone, Debug)]
+struct Group {
+    offsets: Range<Offset>,
+    timestamps: (TimestampUs, TimestampUs),
+    place: Range<u64>,
+    checksum: u32,
+}
+
+/// Why a file is not what it should be.
+fn wrong(what: impl Into<String>) -> ParquetError {
+    ParquetError::General(what.into())
+}
+
+impl OpenFile {
+    /// Reads the footer of the first `bytes` of a file. One that grew since is read as it was.
+    pub fn open(file: Arc<dyn FsFile>, bytes: u64) -> Result<Self, ParquetError> {
+        guarded(|| Self::open_unguarded(file, bytes))
+    }
+
+    fn open_unguarded(file: Arc<dyn FsFile>, bytes: u64) -> Result<Self, ParquetError> {
+        let options = ArrowReaderOptions::new()
+            .with_column_index_policy(PageIndexPolicy::Skip)
+            .with_offset_index_policy(PageIndexPolicy::Required);
+        let tail = Window::read(&*file, bytes.saturating_sub(FOOTER_GUESS_BYTES)..bytes)?;
+        let metadata = match ArrowReaderMetadata::load(&tail, options.clone()) {
+            Err(_) if tail.at > 0 => ArrowReaderMetadata::load(&Window::read(&*file, 0..bytes)?, options)?,
+            loaded => loaded?,
+        };
+        let about = metadata.metadata().file_metadata();
+        let pairs = about.key_value_metadata().map_or([].as_slice(), Vec::as_slice);
+        let origin = FileOrigin::from_key_values(pairs).ok_or_else(|| wrong("it was not written by this nodata"))?;
+        let known = schema::schema();
+        let is_known = |(found, known): (&FieldRef, &FieldRef)| found.name() == known.name();
+        if !metadata.schema().fields().iter().zip(known.fields()).all(is_known)
+            || metadata.schema().fields().len() < column::COUNT
+        {
+            return Err(wrong("it has other columns than this nodata writes"));
+        }
+        let checksums = schema::checksums(about)?;
+        if checksums.len() != metadata.metadata().num_row_groups() || checksums.is_empty() {
+            let groups = metadata.metadata().num_row_groups();
+            return Err(wrong(format!("{groups} row groups and {} checksums", checksums.len())));
+        }
+        let mut expected = origin.base_offset;
+        let mut groups = Vec::new();
+        for (group, checksum) in metadata.metadata().row_groups().iter().zip(checksums) {
+            let (first, last) = int_statistics(group, column::OFFSET)?;
+            let offsets = first as u64..last as u64 + 1;
+            let place = schema::byte_range(group);
+            let place = place.start as u64..place.end as u64;
+            let rows = offsets.end.saturating_sub(offsets.start);
+            if offsets.start < expected || rows == 0 || group.num_rows() as u64 > rows {
+                return Err(wrong(format!("{} rows at offsets {first} to {last}", group.num_rows())));
+            }
+            if place.start > place.end || place.end > bytes {
+                return Err(wrong(format!("a row group at bytes {} to {} of {bytes}", place.start, place.end)));
+            }
+            expected = offsets.end;
+            let timestamps = int_statistics(group, column::TIMESTAMP)?;
+            groups.push(Group { offsets, timestamps, place, checksum });
+        }
+        Ok(Self { file, bytes, metadata, origin, groups: groups.into() })
+    }
+
+    /// Where the file belongs.
+    pub fn origin(&self) -> &FileOrigin {
+        &self.origin
+    }
+
+    /// The offsets it holds; the end is after the last one.
+    pub fn offsets(&self) -> Range<Offset> {
+        let end = self.groups.last().map_or(self.origin.base_offset, |group| group.offsets.end);
+        self.origin.base_offset..end
+    }
+
+    /// Bytes of the file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes before the page indexes and the footer.
+    pub fn data_bytes(&self) -> u64 {
+        self.groups.last().map_or(0, |group| group.place.end)
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.metadata.metadata().file_metadata().num_rows() as u64
+    }
+
+    pub fn row_groups(&self) -> u32 {
+        self.groups.len() as u32
+    }
+
+    /// The earliest and the latest timestamp of an event.
+    pub fn timestamps(&self) -> (TimestampUs, TimestampUs) {
+        let earliest = self.groups.iter().map(|group| group.timestamps.0).min();
+        let latest = self.groups.iter().map(|group| group.timestamps.1).max();
+        (earliest.unwrap_or_default(), latest.unwrap_or_default())
+    }
+
+    /// When the first and the last event were appended.
+    pub fn append_timestamps(&self) -> Result<(TimestampUs, TimestampUs), ParquetError> {
+        let groups = self.metadata.metadata().row_groups();
+        let of = |group: Option<&RowGroupMetaData>| {
+            int_statistics(group.ok_or_else(|| wrong("it holds nothing"))?, column::APPEND_TIMESTAMP)
+        };
+        Ok((of(groups.first())?.0, of(groups.last())?.1))
+    }
+
+    /// Bytes of all columns before they were compressed.
+    pub fn raw_bytes(&self) -> u64 {
+        self.metadata.metadata().row_groups().iter().map(|group| group.total_byte_size() as u64).sum()
+    }
+
+    /// Reads a row group, and checks it.
+    fn window(&self, at: usize) -> Result<Window, ParquetError> {
+        let group = &self.groups[at];
+        let window = Window::read(&*self.file, group.place.clone())?;
+        let found = crc32c::crc32c(&window.bytes);
+        if found != group.checksum {
+            let Range { start, end } = group.place;
+            let expected = group.checksum;
+            return Err(wrong(format!("bytes {start} to {end}: checksum {found:08x}, the footer says {expected:08x}")));
+        }
+        Ok(window)
+    }
+
+    fn reader(&self, at: usize) -> Result<ParquetRecordBatchReaderBuilder<Window>, ParquetError> {
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.window(at)?, self.metadata.clone());
+        Ok(reader.with_row_groups(vec![at]).with_batch_size(SLICE_ROWS))
+    }
+
+    /// Checks every byte that holds an event.
+    pub fn check(&self) -> Result<(), ParquetError> {
+        (0..self.groups.len()).try_for_each(|at| self.window(at).map(drop))
+    }
+
+    /// Reads on from an offset to the end of its row group, slice by slice. `None`: the file ends before it.
+    pub fn events_from(&self, from: Offset) -> Result<Option<Slices>, ParquetError> {
+        guarded(|| {
+            let at = self.groups.partition_point(|group| group.offsets.end <= from);
+            let Some(group) = self.groups.get(at) else { return Ok(None) };
+            // Slices begin at multiples of their size, so that two readers are given the same ones. Where offsets have gaps,
+            // rows cannot be counted from them, and the row group is read from its start.
+            let is_dense =
+                group.offsets.end - group.offsets.start == self.metadata.metadata().row_group(at).num_rows() as u64;
+            let before = from.saturating_sub(group.offsets.start) as usize / SLICE_ROWS * SLICE_ROWS;
+            let mut reader = self.reader(at)?;
+            if before > 0 && is_dense {
+                let rows = self.metadata.metadata().row_group(at).num_rows() as usize;
+                let selection = vec![RowSelector::skip(before), RowSelector::select(rows - before)];
+                reader = reader.with_row_selection(RowSelection::from(selection));
+            }
+            Ok(Some(Slices { reader: Some(reader.build()?) }))
+        })
+    }
+
+    /// The first offset, from `from` on, of an event that is not older than `time`.
+    pub fn offset_at(&self, from: Offset, time: TimestampUs) -> Result<Option<Offset>, ParquetError> {
+        guarded(|| {
+            for (at, group) in self.groups.iter().enumerate() {
+                if group.timestamps.1 < time || group.offsets.end <= from {
+                    continue;
+                }
+                // Values are not decoded for this.
+                let columns = [column::OFFSET, column::TIMESTAMP];
+                let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns);
+                for rows in self.reader(at)?.with_projection(mask).build()? {
+                    let rows = rows?;
+                    let offsets = rows.column(0).as_primitive::<Int64Type>().values();
+                    let timestamps = rows.column(1).as_primitive::<TimestampMicrosecondType>().values();
+                    let mut rows = offsets.iter().zip(timestamps);
+                    if let Some((offset, _)) = rows.find(|(offset, at)| **offset as u64 >= from && **at >= time) {
+                        return Ok(Some(*offset as u64));
+                    }
+                }
+            }
+            Ok(None)
+        })
+    }
+}
+
+/// The least and the greatest value of a column of integers, which is never empty and has no nulls.
+fn int_statistics(group: &RowGroupMetaData, column: usize) -> Result<(i64, i64), ParquetError> {
+    match group.column(column).statistics() {
+        Some(Statistics::Int64(values)) => match (values.min_opt(), values.max_opt()) {
+            (Some(min), Some(max)) => Ok((*min, *max)),
+            _ => Err(wrong("a row group without statistics")),
+        },
+        _ => Err(wrong("a row group without statistics")),
+    }
+}
+
+/// Events of a row group, slice by slice.
+pub struct Slices {
+    reader: Option<ParquetRecordBatchReader>,
+}
+
+impl Iterator for Slices {
+    type Item = Result<Vec<StoredBatch>, ParquetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Taken out, because after an error it would give the same error again, for ever.
+        let mut reader = self.reader.take()?;
+        let slice = guarded(|| reader.next().map(|rows| to_batches(&rows?)).transpose()).transpose()?;
+        self.reader = slice.is_ok().then_some(reader);
+        Some(slice)
+    }
+}
+
+/// One batch for all rows that were appended at the same moment.
+fn to_batches(rows: &RecordBatch) -> Result<Vec<StoredBatch>, ParquetError> {
+    let offsets = rows.column(column::OFFSET).as_primitive::<Int64Type>().values();
+    let timestamps = rows.column(column::TIMESTAMP).as_primitive::<TimestampMicrosecondType>().values();
+    let appended = rows.column(column::APPEND_TIMESTAMP).as_primitive::<TimestampMicrosecondType>().values();
+    let ids = Bytes32::of(rows.column(column::ID))?;
+    let keys = Bytes32::of(rows.column(column::KEY))?;
+    let values = Bytes32::of(rows.column(column::VALUE))?;
+    let headers = rows.column(column::HEADERS);
+    let has_headers = headers.null_count() < headers.len();
+    let headers = if has_headers { Some(encode_headers(headers)?) } else { None };
+    let view = RowsRef {
+        ids: ids.column(),
+        keys: keys.column(),
+        values: values.always(),
+        timestamps_us: Some(timestamps),
+        headers: headers.as_ref().map(|(offsets, data)| ColumnRef { offsets, data, validity: &[] }),
+    };
+    let mut batches = Vec::new();
+    let mut start = 0;
+    while start < rows.num_rows() {
+        let same = appended[start..].iter().take_while(|at| **at == appended[start]).count();
+        let range = start..start + same;
+        let first = offsets[start] as u64;
+        let is_dense = offsets[range.end - 1] as u64 - first == (same - 1) as u64;
+        let offsets = if is_dense {
+            Offsets::From(first)
+        } else {
+            Offsets::Each(offsets[range.clone()].iter().map(|offset| *offset as u64).collect())
+        };
+        let batch = to_batch(&view, range)?;
+        batches.push(StoredBatch { offsets, append_us: appended[start], batch });
+        start += same;
+    }
+    Ok(batches)
+}
+
+fn to_batch(view: &RowsRef<'_>, range: Range<usize>) -> Result<Batch, ParquetError> {
+    let mut builder = BatchBuilder::new(view.timestamps_us.map_or(0, |timestamps| timestamps[range.start]));
+    builder.push_rows(view, range);
+    builder.finish().map_err(|error| wrong(error.to_string()))
+}
+
+/// A column of bytes or text with offsets of 32 bits.
+struct Bytes32<'a> {
+    offsets: Vec<u32>,
+    data: &'a [u8],
+    validity: Vec<u8>,
+    is_all_null: bool,
+}
+
+impl<'a> Bytes32<'a> {
+    fn of(array: &'a ArrayRef) -> Result<Self, ParquetError> {
+        let (offsets, data, nulls): (&[i32], &[u8], Option<&NullBuffer>) =
+            if let Some(bytes) = array.as_binary_opt::<i32>() {
+                (bytes.value_offsets(), bytes.value_data(), bytes.nulls())
+            } else if let Some(text) = array.as_string_opt::<i32>() {
+                (text.value_offsets(), text.value_data(), text.nulls())
+            } else {
+                return Err(wrong(format!("a column of {}", array.data_type())));
+            };
+        let validity = match nulls {
+            Some(nulls) if nulls.null_count() > 0 => nulls.inner().sliced().as_slice().to_vec(),
+            _ => Vec::new(),
+        };
+        let is_all_null = array.null_count() == array.len();
+        let offsets = offsets.iter().map(|offset| *offset as u32).collect();
+        Ok(Self { offsets, data, validity, is_all_null })
+    }
+
+    fn always(&self) -> ColumnRef<'_> {
+        ColumnRef { offsets: &self.offsets, data: self.data, validity: &self.validity }
+    }
+
+    fn column(&self) -> Option<ColumnRef<'_>> {
+        (!self.is_all_null).then(|| self.always())
+    }
+}
+
+/// Headers as a batch holds them: offsets of rows, and bytes.
+fn encode_headers(array: &ArrayRef) -> Result<(Vec<u32>, Vec<u8>), ParquetError> {
+    let map = array.as_map_opt().ok_or_else(|| wrong(format!("headers of {}", array.data_type())))?;
+    let names = map.keys().as_string_opt::<i32>().ok_or_else(|| wrong("header names are not text"))?;
+    let values = map.values().as_binary_opt::<i32>().ok_or_else(|| wrong("header values are not bytes"))?;
+    let mut offsets = Vec::with_capacity(map.len() + 1);
+    let mut data = Vec::new();
+    offsets.push(0);
+    for row in 0..map.len() {
+        if map.is_valid(row) {
+            let ends = map.value_offsets();
+            for entry in ends[row] as usize..ends[row + 1] as usize {
+                nodata_log::event::put_header(&mut data, names.value(entry), values.value(entry));
+            }
+        }
+        offsets.push(data.len() as u32);
+    }
+    Ok((offsets, data))
+}

@@ -1,0 +1,168 @@
+//! The columns of a file. Their names, types and field ids are a promise to everyone who reads the files: they are only added.
+
+use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ColumnChunkMetaData, FileMetaData, KeyValue, RowGroupMetaData, SortingColumn};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+pub const OFFSET: &str = "_offset";
+pub const TIMESTAMP: &str = "_timestamp";
+pub const APPEND_TIMESTAMP: &str = "_append_timestamp";
+pub const ID: &str = "_id";
+pub const KEY: &str = "_key";
+pub const HEADERS: &str = "_headers";
+pub const VALUE: &str = "value";
+
+/// The order of the columns in a file.
+pub(crate) mod column {
+    pub(crate) const OFFSET: usize = 0;
+    pub(crate) const TIMESTAMP: usize = 1;
+    pub(crate) const APPEND_TIMESTAMP: usize = 2;
+    pub(crate) const ID: usize = 3;
+    pub(crate) const KEY: usize = 4;
+    pub(crate) const HEADERS: usize = 5;
+    pub(crate) const VALUE: usize = 6;
+    pub(crate) const COUNT: usize = 7;
+}
+
+/// Rows of one row group: what a reader of one event must decode at most, and what is decoded at once by one that scans.
+pub const ROW_GROUP_ROWS_MAX: usize = 131_072;
+/// Bytes of one row group, before it is compressed.
+pub const ROW_GROUP_BYTES_MAX: usize = 64 << 20;
+/// Bytes of one page, before it is compressed.
+const PAGE_BYTES: usize = 256 << 10;
+
+fn field(name: &str, data_type: DataType, nullable: bool, id: i32) -> Field {
+    let metadata = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string())]);
+    Field::new(name, data_type, nullable).with_metadata(metadata)
+}
+
+pub(crate) fn header_fields() -> Fields {
+    Fields::from(vec![field("key", DataType::Utf8, false, 6), field("value", DataType::Binary, true, 7)])
+}
+
+pub(crate) fn entries_field() -> Field {
+    Field::new("key_value", DataType::Struct(header_fields()), false)
+}
+
+/// The schema of a file. Ids 8 and 9 are kept for producers, 100 and above for typed columns.
+pub fn schema() -> SchemaRef {
+    let time = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let headers = DataType::Map(Arc::new(entries_field()), false);
+    Arc::new(Schema::new(vec![
+        field(OFFSET, DataType::Int64, false, 1),
+        field(TIMESTAMP, time(), false, 2),
+        field(APPEND_TIMESTAMP, time(), false, 3),
+        field(ID, DataType::Utf8, true, 11),
+        field(KEY, DataType::Binary, true, 4),
+        field(HEADERS, headers, true, 5),
+        field(VALUE, DataType::Binary, true, 10),
+    ]))
+}
+
+/// What the footer of a file says about where it belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileOrigin {
+    /// Of the store, 32 hexadecimal digits.
+    pub store: String,
+    pub topic: String,
+    pub topic_id: u32,
+    pub partition: u32,
+    pub base_offset: u64,
+}
+
+const FORMAT_KEY: &str = "nodata.format";
+const FORMAT: &str = "1";
+const STORE_KEY: &str = "nodata.store_id";
+const TOPIC_KEY: &str = "nodata.topic";
+const TOPIC_ID_KEY: &str = "nodata.topic_id";
+const PARTITION_KEY: &str = "nodata.partition";
+const BASE_OFFSET_KEY: &str = "nodata.base_offset";
+
+impl FileOrigin {
+    fn to_key_values(&self) -> Vec<KeyValue> {
+        [
+            (FORMAT_KEY, FORMAT.to_owned()),
+            (STORE_KEY, self.store.clone()),
+            (TOPIC_KEY, self.topic.clone()),
+            (TOPIC_ID_KEY, self.topic_id.to_string()),
+            (PARTITION_KEY, self.partition.to_string()),
+            (BASE_OFFSET_KEY, self.base_offset.to_string()),
+        ]
+        .map(|(key, value)| KeyValue::new(key.to_owned(), value))
+        .into()
+    }
+
+    /// `None`: nodata did not write this file, or a newer one did.
+    pub(crate) fn from_key_values(pairs: &[KeyValue]) -> Option<Self> {
+        let value = |key: &str| pairs.iter().find(|pair| pair.key == key)?.value.as_deref();
+        if value(FORMAT_KEY)? != FORMAT {
+            return None;
+        }
+        Some(Self {
+            store: value(STORE_KEY)?.to_owned(),
+            topic: value(TOPIC_KEY)?.to_owned(),
+            topic_id: value(TOPIC_ID_KEY)?.parse().ok()?,
+            partition: value(PARTITION_KEY)?.parse().ok()?,
+            base_offset: value(BASE_OFFSET_KEY)?.parse().ok()?,
+        })
+    }
+}
+
+const CHECKSUMS_KEY: &str = "nodata.checksums";
+
+/// CRC-32C of the bytes of each row group, in order, as hexadecimal words. The format itself has checksums for pages, which
+/// this build of its library does not write; and a flipped bit in a compressed page need not be an error.
+pub(crate) fn checksums_entry<'a>(checksums: impl Iterator<Item = &'a u32>) -> KeyValue {
+    let words: Vec<String> = checksums.map(|checksum| format!("{checksum:08x}")).collect();
+    KeyValue::new(CHECKSUMS_KEY.to_owned(), words.join(" "))
+}
+
+pub(crate) fn checksums(file: &FileMetaData) -> Result<Vec<u32>, ParquetError> {
+    let pairs = file.key_value_metadata().map_or([].as_slice(), Vec::as_slice);
+    let entry = pairs.iter().find(|pair| pair.key == CHECKSUMS_KEY).and_then(|pair| pair.value.as_deref());
+    let words = entry.into_iter().flat_map(str::split_ascii_whitespace).map(|word| u32::from_str_radix(word, 16));
+    words.collect::<Result<_, _>>().map_err(|_| ParquetError::General(format!("malformed {CHECKSUMS_KEY}")))
+}
+
+/// Where the columns of a row group lie in the file.
+pub(crate) fn byte_range(group: &RowGroupMetaData) -> Range<usize> {
+    // Not `byte_range`, which panics where a damaged footer has negative numbers.
+    let start = |column: &ColumnChunkMetaData| column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+    let ends = group.columns().iter().map(|column| start(column).saturating_add(column.compressed_size()));
+    let from = group.columns().iter().map(start).min().unwrap_or(0);
+    from.max(0) as usize..ends.max().unwrap_or(0).max(0) as usize
+}
+
+/// How files are written. The reason for each choice is in this crate's `README.md`.
+pub(crate) fn writer_properties(origin: &FileOrigin) -> Result<WriterProperties, ParquetError> {
+    let path = |name: &str| ColumnPath::from(name);
+    let entry = |name: &str| ColumnPath::from(vec![HEADERS.to_owned(), "key_value".to_owned(), name.to_owned()]);
+    let mut properties = WriterProperties::builder()
+        .set_created_by(concat!("nodata version ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_key_value_metadata(Some(origin.to_key_values()))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_dictionary_enabled(false)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
+        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES_MAX))
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_sorting_columns(Some(vec![SortingColumn {
+            column_idx: column::OFFSET as i32,
+            descending: false,
+            nulls_first: false,
+        }]));
+    for name in [OFFSET, TIMESTAMP, APPEND_TIMESTAMP] {
+        properties = properties.set_column_encoding(path(name), Encoding::DELTA_BINARY_PACKED);
+    }
+    for column in [path(VALUE), path(ID), entry("key"), entry("value")] {
+        properties = properties.set_column_statistics_enabled(column, EnabledStatistics::None);
+    }
+    Ok(properties.build())
+}
