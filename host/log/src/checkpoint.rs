@@ -3,6 +3,7 @@
 //! The log is the truth and this is derived from it. `applied_lsn` says how far; everything after it is replayed. A
 //! checkpoint that is lost or unreadable is made anew as long as the log reaches back to its first byte.
 
+use crate::archive::{ArchiveFile, PartitionArchive};
 use crate::codec::{Put, Take};
 use crate::engine::MetaEntry;
 use crate::frame::Lsn;
@@ -12,7 +13,7 @@ use crate::producer::{ProducerId, ProducerSequence};
 use crate::state::{Dirty, State};
 use crate::tables::{self, Flush};
 use crate::task::{OwnerId, TaskKey, TaskPosition};
-use crate::topic::{Topic, TopicId, Tp};
+use crate::topic::{Offset, Topic, TopicId, Tp};
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 use std::fmt;
@@ -26,6 +27,8 @@ pub(crate) const CHECKPOINT_FILE: &str = "meta.redb";
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 const TOPICS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("topics");
 const ENDS: TableDefinition<'_, (u32, u32), u64> = TableDefinition::new("ends");
+const ARCHIVES: TableDefinition<'_, (u32, u32), (u64, u64)> = TableDefinition::new("archives");
+const FILES: TableDefinition<'_, (u32, u32, u64), &[u8]> = TableDefinition::new("files");
 const TASKS: TableDefinition<'_, (u64, u32, u32), &[u8]> = TableDefinition::new("tasks");
 const PRODUCERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("producers");
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
@@ -171,6 +174,20 @@ impl Checkpoint {
             let (topic, partition) = tp.value();
             state.set_end(Tp { topic: TopicId(topic), partition }, end.value());
         }
+        for row in read.open_table(ARCHIVES).map_err(redb_error)?.iter().map_err(redb_error)? {
+            let (tp, range) = row.map_err(redb_error)?;
+            let ((topic, partition), (start, end)) = (tp.value(), range.value());
+            let archive = PartitionArchive { start, end, ..PartitionArchive::default() };
+            state.archives.insert(Tp { topic: TopicId(topic), partition }, archive);
+        }
+        for row in read.open_table(FILES).map_err(redb_error)?.iter().map_err(redb_error)? {
+            let (key, value) = row.map_err(redb_error)?;
+            let (topic, partition, base) = key.value();
+            let file = ArchiveFile::decode(&mut Take::new(Bytes::copy_from_slice(value.value())));
+            let file = file.ok_or(CheckpointError::Malformed("files"))?;
+            let archive = state.archives.get_mut(&Tp { topic: TopicId(topic), partition });
+            archive.ok_or(CheckpointError::Malformed("files"))?.files.insert(base, file);
+        }
         for row in read.open_table(TASKS).map_err(redb_error)?.iter().map_err(redb_error)? {
             let (task, value) = row.map_err(redb_error)?;
             let (owner, topic, partition) = task.value();
@@ -226,6 +243,22 @@ impl Checkpoint {
                 match end {
                     Some(end) => drop(ends.insert(key, end).map_err(redb_error)?),
                     None => drop(ends.remove(key).map_err(redb_error)?),
+                }
+            }
+            let mut archives = write.open_table(ARCHIVES).map_err(redb_error)?;
+            for (tp, range) in &changes.archives {
+                let key = (tp.topic.0, tp.partition);
+                match range {
+                    Some(range) => drop(archives.insert(key, *range).map_err(redb_error)?),
+                    None => drop(archives.remove(key).map_err(redb_error)?),
+                }
+            }
+            let mut files = write.open_table(FILES).map_err(redb_error)?;
+            for ((tp, base), file) in &changes.files {
+                let key = (tp.topic.0, tp.partition, *base);
+                match file {
+                    Some(file) => drop(files.insert(key, file.encode().as_slice()).map_err(redb_error)?),
+                    None => drop(files.remove(key).map_err(redb_error)?),
                 }
             }
             let mut tasks = write.open_table(TASKS).map_err(redb_error)?;
@@ -325,6 +358,8 @@ impl Checkpoint {
 pub(crate) struct Changed {
     topics: Vec<(TopicId, Option<Topic>)>,
     ends: Vec<(Tp, Option<u64>)>,
+    archives: Vec<(Tp, Option<(u64, u64)>)>,
+    files: Vec<((Tp, Offset), Option<ArchiveFile>)>,
     tasks: Vec<(TaskKey, Option<TaskPosition>)>,
     producers: Vec<(ProducerId, Option<(ProducerSequence, u64)>)>,
     entries: Vec<(String, Option<MetaEntry>)>,
@@ -334,7 +369,11 @@ impl Changed {
     pub(crate) fn new(dirty: &Dirty, state: &State) -> Self {
         let end = |tp: &Tp| state.topics.contains_key(&tp.topic).then(|| state.end(*tp));
         let producer = |id: &ProducerId| Some((state.producers.get(*id)?, state.producers.used_at(*id)?));
+        let archive = |tp: &Tp| state.archives.get(tp).map(|archive| (archive.start, archive.end));
+        let file = |tp: &Tp, base: &Offset| state.archives.get(tp)?.files.get(base).cloned();
         Self {
+            archives: dirty.archives.iter().map(|tp| (*tp, archive(tp))).collect(),
+            files: dirty.files.iter().map(|(tp, base)| ((*tp, *base), file(tp, base))).collect(),
             topics: dirty.topics.iter().map(|id| (*id, state.topics.get(id).cloned())).collect(),
             ends: dirty.ends.iter().map(|tp| (*tp, end(tp))).collect(),
             tasks: dirty.tasks.iter().map(|task| (*task, state.tasks.get(task).copied())).collect(),

@@ -4,6 +4,7 @@
 //! checkpointer keeps restarts short. None of them is needed for correctness: a test drives the same steps by hand, in one
 //! thread, on a disk that crashes between any two of them.
 
+use crate::archive::{ArchiveFile, ArchiveReader, PartitionArchive, Unarchived};
 use crate::checkpoint::{Changed, Checkpoint, Mark};
 use crate::engine::{
     Append, Appended, Bounds, BoxFuture, Capabilities, Change, Changes, Chunk, Clock, Expect, Log, MetaEntry,
@@ -14,14 +15,15 @@ use crate::event::TimestampUs;
 use crate::frame::{Lsn, Op};
 use crate::fs::{Fs, SyncSite};
 use crate::limits;
+use crate::reclaim::{SegmentUse, Segments};
 use crate::recovery::{self, RecoveryReport};
-use crate::segment::StoreId;
+use crate::segment::{StoreId, segment_path};
 use crate::sequencer::{Sequencer, Ticket};
 use crate::spares::{Spare, Spares, is_disk_full};
 use crate::state::{Dirty, State};
 use crate::syncer::{DurableOp, Step, Syncer};
 use crate::tables::{self, Tables};
-use crate::tail::{PartitionTail, Ring, SegmentFiles};
+use crate::tail::{PartitionTail, Planned, Ring, SegmentFiles};
 use crate::task::{OwnerId, TaskKey, TaskLease, TaskPosition, Transaction};
 use crate::topic::{Name, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp};
 use bytes::Bytes;
@@ -43,6 +45,10 @@ pub struct Options {
     pub checkpoint_log_bytes: u64,
     pub checkpoint_state_bytes: u64,
     pub checkpoint_interval: Duration,
+    /// Bytes of log that are kept although they are not needed.
+    pub hot_bytes: u64,
+    /// Reads the files of the archive. Without one, nothing may be put into it.
+    pub archive: Option<Arc<dyn ArchiveReader>>,
     /// Chance: names the store and salts its segments. Another one at every start.
     pub seed: u64,
     /// Called when a write or a sync failed. Nobody knows what is on the disk then, so the process must end: the default
@@ -61,6 +67,8 @@ impl Options {
             checkpoint_log_bytes: limits::CHECKPOINT_LOG_BYTES,
             checkpoint_state_bytes: limits::CHECKPOINT_STATE_BYTES,
             checkpoint_interval: Duration::from_secs(limits::CHECKPOINT_INTERVAL_SECS),
+            hot_bytes: limits::HOT_BYTES,
+            archive: None,
             seed,
             on_failure: Arc::new(|error| {
                 tracing::error!(%error, "the log could not be written; the process ends now");
@@ -109,6 +117,9 @@ struct Durable {
     dirty: Dirty,
     tails: HashMap<Tp, Arc<PartitionTail>>,
     lsn: Lsn,
+    segments: Segments,
+    /// Where the log begins, as the checkpoint says.
+    start_lsn: Lsn,
 }
 
 #[derive(Default)]
@@ -158,6 +169,8 @@ impl EmbeddedLog {
                 dirty: found.dirty,
                 tails: found.tails,
                 lsn: found.end_lsn,
+                segments: found.segments,
+                start_lsn: found.start_lsn,
             }),
             tables: RwLock::new(found.tables),
             checkpoint: Mutex::new(Some(Arc::new(found.checkpoint))),
@@ -207,6 +220,41 @@ impl EmbeddedLog {
             // A thread that panicked has said so.
             let _ = thread.join();
         }
+    }
+
+    /// The files of a partition.
+    pub fn archive(&self, tp: Tp) -> Result<PartitionArchive, LogError> {
+        let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
+        durable.state.check_partition(tp)?;
+        Ok(durable.state.archives.get(&tp).cloned().unwrap_or_default())
+    }
+
+    /// The partitions that have events which are in no file.
+    pub fn unarchived(&self) -> Vec<Unarchived> {
+        let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
+        durable.tails.values().filter_map(|tail| tail.unarchived()).collect()
+    }
+
+    /// Makes a file part of the store. When this resolves, readers may be given it, and the log may let go of its events.
+    pub fn commit_file(&self, tp: Tp, file: ArchiveFile) -> Result<Pending<()>, LogError> {
+        let ticket = self.shared.sequencer().commit_file(tp, file)?;
+        Ok(self.shared.pending((), ticket))
+    }
+
+    /// Removes what comes before an offset, as far as it is in files. The files can go when this resolves, and not before.
+    pub fn trim(&self, tp: Tp, to: Offset) -> Result<Pending<()>, LogError> {
+        let ticket = self.shared.sequencer().trim(tp, to)?;
+        Ok(self.shared.pending((), ticket))
+    }
+
+    /// The id of the store.
+    pub fn store_id(&self) -> StoreId {
+        self.shared.store_id
+    }
+
+    /// Bytes of the files of the log.
+    pub fn segment_bytes(&self) -> u64 {
+        self.shared.durable.read().unwrap_or_else(PoisonError::into_inner).segments.bytes()
     }
 
     /// Bytes that were written to the log since the start, everything included.
@@ -342,7 +390,7 @@ impl Shared {
     }
 
     /// Makes durable operations visible.
-    pub(crate) fn publish(&self, ops: Vec<DurableOp>, wall_us: TimestampUs, lsn: Lsn, bytes: u64) {
+    pub(crate) fn publish(&self, ops: Vec<DurableOp>, segment: SegmentUse, wall_us: TimestampUs, lsn: Lsn, bytes: u64) {
         let mut moved: Vec<(Arc<PartitionTail>, Tp, Offset)> = Vec::new();
         let mut changes = Vec::new();
         let watched = self.changes.receiver_count() > 0;
@@ -351,6 +399,7 @@ impl Shared {
         {
             let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
             let durable = &mut *durable;
+            durable.segments.begin(segment);
             for DurableOp { op, place } in ops {
                 durable.dirty.note(&op, &durable.state);
                 if watched && let Op::TopicDelete(id) = &op {
@@ -365,6 +414,7 @@ impl Shared {
                         let end = base_offset + batch.len() as u64;
                         // The sequencer takes nothing for a topic that was deleted, so the tail is there.
                         let Some(tail) = durable.tails.get(&tp) else { continue };
+                        durable.segments.note(tp, end);
                         self.ring.push(tail, place, base_offset, wall_us, batch);
                         match moved.last_mut() {
                             Some((_, last, last_end)) if *last == tp => *last_end = end,
@@ -380,6 +430,11 @@ impl Shared {
                         }
                     }
                     Op::TopicDelete(id) => durable.tails.retain(|tp, _| tp.topic != id),
+                    Op::Trim { tp, .. } | Op::FileCommit { tp, .. } => {
+                        if let (Some(tail), Some(archive)) = (durable.tails.get(&tp), durable.state.archives.get(&tp)) {
+                            tail.set_archive(archive.start, archive.end);
+                        }
+                    }
                     Op::State { task, change } => {
                         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
                         tables.apply(task, &change);
@@ -478,15 +533,17 @@ impl Shared {
         }
     }
 
+    /// Writes what changed, and lets go of the segments that are not needed any more.
     fn write_checkpoint(&self) -> Result<(), String> {
-        let (mark, dirty, changed, flush) = {
+        let (mark, dirty, changed, flush, unneeded) = {
             let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
             let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
             let mut state = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
             state.asked = false;
             state.log_bytes = 0;
             state.state_bytes = 0;
-            if durable.dirty.is_empty() && tables.is_flushed() {
+            let unneeded = durable.segments.unneeded(&durable.state, self.options.hot_bytes);
+            if durable.dirty.is_empty() && tables.is_flushed() && unneeded == 0 {
                 return Ok(());
             }
             let dirty = std::mem::take(&mut durable.dirty);
@@ -494,12 +551,12 @@ impl Shared {
             let mark = Mark {
                 applied_lsn: durable.lsn,
                 durable_lsn: durable.lsn,
-                start_lsn: 0,
+                start_lsn: durable.segments.start_lsn(unneeded).unwrap_or(durable.start_lsn),
                 epoch: self.epoch,
                 next_topic: durable.state.next_topic,
                 version: durable.state.version,
             };
-            (mark, dirty, changed, tables.begin_flush())
+            (mark, dirty, changed, tables.begin_flush(), unneeded)
         };
         let written = self
             .checkpoint()
@@ -507,6 +564,7 @@ impl Shared {
         match written {
             Ok(()) => {
                 self.tables.write().unwrap_or_else(PoisonError::into_inner).end_flush();
+                self.let_go(unneeded, mark.start_lsn);
                 Ok(())
             }
             Err(error) => {
@@ -517,6 +575,52 @@ impl Shared {
                 *self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 Err(error)
             }
+        }
+    }
+
+    /// Forgets the oldest segments, now that the checkpoint says that the log begins behind them.
+    fn let_go(&self, count: usize, start_lsn: Lsn) {
+        let gone = {
+            let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
+            durable.start_lsn = start_lsn;
+            let gone = durable.segments.take(count);
+            let kept = durable.segments.first().unwrap_or(0);
+            for tp in gone.iter().flat_map(|segment| segment.ends.keys()) {
+                if let Some(tail) = durable.tails.get(tp) {
+                    tail.forget_segments(kept);
+                }
+            }
+            self.files.forget(kept);
+            gone
+        };
+        for segment in gone {
+            let path = segment_path(segment.number);
+            if let Err(error) = self.spares.recycle(&path, segment.bytes) {
+                // The next start removes it.
+                tracing::warn!(path, %error, "a segment that is not needed any more could not be removed");
+            }
+        }
+        self.note_space();
+    }
+
+    /// Reads from a file.
+    async fn read_archive(&self, tp: Tp, from: Offset, limits: ReadLimits) -> Result<Chunk, LogError> {
+        let (topic, file) = {
+            let durable = self.durable.read().unwrap_or_else(PoisonError::into_inner);
+            durable.state.check_partition(tp)?;
+            let file = durable.state.archives.get(&tp).and_then(|archive| archive.file_from(from)).cloned();
+            (durable.state.topic_by_id(tp.topic)?.clone(), file)
+        };
+        let (Some(file), Some(archive)) = (file, &self.options.archive) else {
+            let place = format!("topic `{}`, partition {}", topic.name, tp.partition);
+            return Err(LogError::Damaged { place, what: format!("offset {from} is in no file and not in the log") });
+        };
+        let read = archive.read(&topic, tp.partition, &file, from, limits).await;
+        // The file may have been removed while it was looked for.
+        let Bounds { earliest, end } = self.tail(tp)?.bounds();
+        match read {
+            Err(_) if from < earliest => Err(LogError::OutOfRange { tp, asked: from, earliest, end }),
+            read => read,
         }
     }
 
@@ -680,12 +784,26 @@ impl Log for EmbeddedLog {
     fn read(&self, tp: Tp, from: Offset, limits: ReadLimits) -> BoxFuture<'_, Result<Chunk, LogError>> {
         let shared = self.shared.clone();
         Box::pin(async move {
-            let plan = shared.tail(tp)?.plan(from, limits)?;
-            if plan.needs_disk() && tokio::runtime::Handle::try_current().is_ok() {
-                let read = tokio::task::spawn_blocking(move || plan.run(&shared.files));
-                return read.await.unwrap_or(Err(LogError::Stopping));
+            loop {
+                let tail = shared.tail(tp)?;
+                let Planned::Log(plan) = tail.plan(from, limits)? else {
+                    return shared.read_archive(tp, from, limits).await;
+                };
+                let first_segment = plan.first_segment();
+                let read = if plan.needs_disk() && tokio::runtime::Handle::try_current().is_ok() {
+                    let shared = shared.clone();
+                    let read = tokio::task::spawn_blocking(move || plan.run(&shared.files));
+                    read.await.unwrap_or(Err(LogError::Stopping))
+                } else {
+                    plan.run(&shared.files)
+                };
+                match read {
+                    // The segment was let go of, and perhaps written anew, while it was read: the events are in a file now.
+                    Err(LogError::Read { .. } | LogError::Damaged { .. })
+                        if first_segment.is_some_and(|segment| tail.has_forgotten(segment)) => {}
+                    read => return read,
+                }
             }
-            plan.run(&shared.files)
         })
     }
 

@@ -74,6 +74,8 @@ pub enum LogError {
     PositionMoved { expect: Option<Offset>, actual: Option<Offset> },
     #[error("a position cannot move back from {from} to {to}")]
     PositionBackwards { from: Offset, to: Offset },
+    #[error("a file of partition {tp} from offset {base} to {end} is refused: {what}")]
+    FileRefused { tp: Tp, base: Offset, end: Offset, what: &'static str },
     #[error(transparent)]
     Producer(#[from] ProducerError),
     #[error("metadata entry `{key}` was changed by someone else (version {actual:?}, expected {expected:?})")]
@@ -116,6 +118,7 @@ impl LogError {
             LogError::TopicExists { .. }
             | LogError::Fenced { .. }
             | LogError::PositionMoved { .. }
+            | LogError::FileRefused { .. }
             | LogError::Producer(_)
             | LogError::MetaConflict { .. } => ErrorKind::Conflict,
             LogError::TooManyTopics { .. } | LogError::DiskFull | LogError::NoRoom { .. } => ErrorKind::Exhausted,
@@ -143,6 +146,7 @@ impl LogError {
             LogError::OutOfRange { .. } => "OUT_OF_RANGE",
             LogError::Fenced { .. } => "FENCED",
             LogError::PositionMoved { .. } | LogError::PositionBackwards { .. } => "POSITION",
+            LogError::FileRefused { .. } => "FILE_REFUSED",
             LogError::Producer(ProducerError::Repeated { .. }) => "REPEATED",
             LogError::Producer(ProducerError::OutOfSequence { .. }) => "OUT_OF_SEQUENCE",
             LogError::Producer(ProducerError::Unknown { .. }) => "UNKNOWN_PRODUCER",

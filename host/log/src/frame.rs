@@ -8,6 +8,7 @@
 //! * The checksum starts from the salt of the segment, so a frame that an earlier life of the same disk blocks left
 //!   behind can never be taken for a frame of this one.
 
+use crate::archive::ArchiveFile;
 use crate::batch::{BATCH_HEADER_BYTES, Batch, BatchError};
 use crate::codec::{Put, Take};
 use crate::event::TimestampUs;
@@ -37,14 +38,16 @@ const PAD: u16 = 2;
 /// An unknown operation with this flag stops recovery; without it, it is skipped.
 const MUST_UNDERSTAND: u8 = 0x80;
 
-/// Stored numbers of operations. They are never reused; 6, 7, 8, 11, 12 and 13 are kept for trims, files, groups,
-/// carried batches, tiers and shares.
+/// Stored numbers of operations. They are never reused; 8, 11, 12 and 13 are kept for groups, carried
+/// batches, tiers and shares.
 mod kind {
     pub(super) const APPEND: u8 = 1;
     pub(super) const ADVANCE: u8 = 2;
     pub(super) const PRODUCER: u8 = 3;
     pub(super) const TOPIC_PUT: u8 = 4;
     pub(super) const TOPIC_DELETE: u8 = 5;
+    pub(super) const TRIM: u8 = 6;
+    pub(super) const FILE_COMMIT: u8 = 7;
     pub(super) const STATE: u8 = 9;
     pub(super) const TASK_EPOCH: u8 = 10;
     pub(super) const OWNER_FORGET: u8 = 14;
@@ -68,6 +71,16 @@ pub enum Op {
     /// A topic as it is from now on.
     TopicPut(Topic),
     TopicDelete(TopicId),
+    /// What comes before this offset is gone.
+    Trim {
+        tp: Tp,
+        to: Offset,
+    },
+    /// A file of the archive as it is from now on.
+    FileCommit {
+        tp: Tp,
+        file: ArchiveFile,
+    },
     /// Someone new works for a task.
     TaskEpoch {
         task: TaskKey,
@@ -100,6 +113,8 @@ impl Op {
             Op::Producer { .. } => kind::PRODUCER,
             Op::TopicPut(_) => kind::TOPIC_PUT,
             Op::TopicDelete(_) => kind::TOPIC_DELETE,
+            Op::Trim { .. } => kind::TRIM,
+            Op::FileCommit { .. } => kind::FILE_COMMIT,
             Op::TaskEpoch { .. } => kind::TASK_EPOCH,
             Op::Advance { .. } => kind::ADVANCE,
             Op::State { .. } => kind::STATE,
@@ -112,6 +127,8 @@ impl Op {
     fn place(&self) -> (u32, u32, u64) {
         match self {
             Op::Append { tp, base_offset, .. } => (tp.topic.0, tp.partition, *base_offset),
+            Op::Trim { tp, to } => (tp.topic.0, tp.partition, *to),
+            Op::FileCommit { tp, file } => (tp.topic.0, tp.partition, file.base),
             Op::TopicPut(topic) => (topic.id.0, 0, 0),
             Op::TopicDelete(topic) => (topic.0, 0, 0),
             Op::TaskEpoch { task, .. } | Op::State { task, .. } => (task.source.topic.0, task.source.partition, 0),
@@ -131,7 +148,8 @@ impl Op {
                 out.put_u64(sequence.last);
             }
             Op::TopicPut(topic) => out = topic.encode(),
-            Op::TopicDelete(_) => {}
+            Op::TopicDelete(_) | Op::Trim { .. } => {}
+            Op::FileCommit { file, .. } => out = file.encode(),
             Op::TaskEpoch { task, epoch } | Op::Advance { task, epoch, .. } => {
                 out.put_u64(task.owner.0);
                 out.put_u64(*epoch);
@@ -175,6 +193,8 @@ impl Op {
             },
             kind::TOPIC_PUT => Op::TopicPut(Topic::decode(tp.topic, &mut take)?),
             kind::TOPIC_DELETE => Op::TopicDelete(tp.topic),
+            kind::TRIM => Op::Trim { tp, to: at },
+            kind::FILE_COMMIT => Op::FileCommit { tp, file: ArchiveFile::decode(&mut take)? },
             kind::TASK_EPOCH => Op::TaskEpoch { task: task(take.u64()?), epoch: take.u64()? },
             kind::ADVANCE => Op::Advance { task: task(take.u64()?), epoch: take.u64()?, next: at },
             kind::STATE => {
@@ -542,10 +562,17 @@ mod tests {
             Op::TopicPut(Topic {
                 id: TopicId(1),
                 name: name("orders"),
-                config: TopicConfig { partitions: 4, event_bytes_max: 1000 },
+                config: TopicConfig {
+                    partitions: 4,
+                    event_bytes_max: 1000,
+                    retention_us: Some(7),
+                    retention_bytes: None,
+                },
                 created_us: -1,
             }),
             Op::TopicDelete(TopicId(2)),
+            Op::Trim { tp: Tp { topic: TopicId(1), partition: 3 }, to: 77 },
+            Op::FileCommit { tp: Tp { topic: TopicId(1), partition: 3 }, file: file() },
             Op::TaskEpoch { task: task(), epoch: 4 },
             Op::Advance { task: task(), epoch: 4, next: 1000 },
             Op::State {
@@ -563,6 +590,24 @@ mod tests {
             Op::Meta { key: "deployment/x".into(), value: Some(Bytes::from("{}")), version: 3 },
             Op::Meta { key: "deployment/y".into(), value: None, version: 4 },
         ]
+    }
+
+    fn file() -> ArchiveFile {
+        ArchiveFile {
+            base: 1,
+            end: 2,
+            rows: 3,
+            bytes: 4,
+            payload_bytes: 5,
+            row_groups: 6,
+            is_sealed: true,
+            timestamp_min_us: 7,
+            timestamp_max_us: 8,
+            append_min_us: 9,
+            append_max_us: 10,
+            footer_at: 11,
+            footer_crc: 12,
+        }
     }
 
     fn encode(frames: &[Vec<Op>], lsn: Lsn) -> (Bytes, Vec<Vec<OpSpan>>) {

@@ -15,6 +15,7 @@ mod syncer; // one sync for everyone
 mod tail; // where the batches are
 
 // What the log adds up to.
+pub mod archive; // which files hold its older events
 mod checkpoint; // in a database, so that a start is short
 mod state; // in memory
 mod tables; // what components remember
@@ -23,6 +24,7 @@ mod tables; // what components remember
 mod codec; // fields
 pub mod frame; // transactions
 pub mod fs; // the disk, and one that forgets
+mod reclaim; // segments that are not needed any more
 mod recovery; // what a start finds
 pub mod segment; // files
 
@@ -32,6 +34,7 @@ pub mod engine; // the seam
 mod error; // what can go wrong
 pub mod model; // the engine in memory, for tests
 
+pub use archive::{ArchiveFile, ArchiveReader, PartitionArchive, Unarchived};
 pub use batch::{Batch, BatchBuilder, ColumnRef, RowsRef};
 pub use embedded::{EmbeddedLog, Options};
 pub use engine::{

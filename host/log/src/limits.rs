@@ -36,6 +36,13 @@ pub const GROUP_UNITS_MAX: usize = 8192;
 /// Bytes of one segment file. A transaction that does not fit gets a segment of its own size.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 
+/// Bytes of log that are kept although every event in them is in a file and in the checkpoint: reading from the log is
+/// cheaper than from a file.
+pub const HOT_BYTES: u64 = 256 << 20;
+
+/// Least retention by size. A partition keeps at least one file.
+pub const RETENTION_BYTES_MIN: u64 = 1 << 20;
+
 /// Bytes of the first segment after a start: small, so that an empty store is ready at once.
 pub const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
 

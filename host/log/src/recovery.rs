@@ -11,6 +11,7 @@ use crate::engine::Clock;
 use crate::error::OpenError;
 use crate::frame::{BLOCK_BYTES, Frame, FrameContext, FrameError, Lsn, Op, align};
 use crate::fs::{self, Fs, FsFile, SyncSite};
+use crate::reclaim::{SegmentUse, Segments};
 use crate::segment::{
     SEGMENT_HEADER_BYTES, SegmentHeader, SegmentStart, StoreId, WAL_DIR, segment_number, segment_path, spare_number,
     spare_path,
@@ -30,8 +31,8 @@ const STORE_FORMAT: u32 = 1;
 const LOCK_FILE: &str = "LOCK";
 
 /// Names that this crate and its host may put into the root of a store.
-const OWN_NAMES: [&str; 8] =
-    [STORE_FILE, "STORE.tmp", LOCK_FILE, WAL_DIR, "meta.redb", "components", "cache", "lost+found"];
+const OWN_NAMES: [&str; 10] =
+    [STORE_FILE, "STORE.tmp", LOCK_FILE, WAL_DIR, "meta.redb", "components", "cache", "data", "stage", "lost+found"];
 
 /// Everything a start found.
 pub(crate) struct Recovered {
@@ -42,6 +43,8 @@ pub(crate) struct Recovered {
     pub(crate) tables: Tables,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) tails: HashMap<Tp, Arc<PartitionTail>>,
+    pub(crate) segments: Segments,
+    pub(crate) start_lsn: Lsn,
     /// The end of the log; everything before it is durable.
     pub(crate) end_lsn: Lsn,
     pub(crate) checkpoint_lsn: Lsn,
@@ -90,16 +93,18 @@ pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) ->
     let mut report = RecoveryReport { is_new, ..RecoveryReport::default() };
     // One sync below covers both names, so a crash may have kept the file and lost the folder, while nothing was in it.
     fs.create_dir(WAL_DIR).map_err(io_error("create", WAL_DIR))?;
-    let scan = Scan::read(fs, &store_id)?;
+    let mut scan = Scan::read(fs, &store_id)?;
 
-    let (checkpoint, loaded) = open_checkpoint(fs, &scan, &mut report)?;
+    let (checkpoint, loaded) = open_checkpoint(fs, &mut scan, &mut report)?;
     let (mark, state) = loaded.unwrap_or_default();
+    scan.check_order()?;
     let mut replay = Replay {
         mark,
         state,
         dirty: Dirty::default(),
         tables: Tables::default(),
         tails: HashMap::new(),
+        segments: Segments::default(),
         last_wall_us: i64::MIN,
         replayed: 0,
     };
@@ -116,6 +121,12 @@ pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) ->
         report.segments += 1;
         report.log_bytes += bytes.len() as u64;
         let next = scan.segments.get(at + 1);
+        replay.segments.begin(SegmentUse {
+            number: segment.header.segment,
+            base_lsn: segment.header.base_lsn,
+            bytes: segment.bytes,
+            ..SegmentUse::default()
+        });
         let found = read_frames(segment, &bytes, &mut replay)?;
         durable_lsn = durable_lsn.max(found.durable_lsn);
         end_lsn = found.end_lsn;
@@ -126,6 +137,7 @@ pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) ->
             Some(_) => {
                 let used = align(segment.position(found.end_lsn), BLOCK_BYTES);
                 if used < segment.bytes {
+                    replay.segments.shorten(used);
                     unused.push((segment, used));
                 }
             }
@@ -134,7 +146,7 @@ pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) ->
                 if let Some(later) = &later {
                     durable_lsn = durable_lsn.max(later.durable_lsn);
                 }
-                report.torn_bytes = torn_bytes(segment, &bytes, &found);
+                report.torn_bytes = torn_bytes(segment, &bytes, &found, later.as_ref());
                 if durable_lsn > found.end_lsn {
                     return Err(segment.damaged(found.end_lsn, durable_lsn, found.stopped));
                 }
@@ -157,10 +169,13 @@ pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) ->
         file.set_size(used).map_err(io_error("shorten", &segment.path))?;
     }
 
-    let Replay { state, dirty, tables, tails, last_wall_us, replayed, .. } = replay;
+    let Replay { state, dirty, tables, tails, segments, last_wall_us, replayed, .. } = replay;
     report.replayed = replayed;
     for (tp, tail) in &tails {
         tail.set_end(state.end(*tp));
+        if let Some(archive) = state.archives.get(tp) {
+            tail.set_archive(archive.start, archive.end);
+        }
     }
     Ok(Recovered {
         lock,
@@ -170,6 +185,8 @@ pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) ->
         tables,
         checkpoint,
         tails,
+        segments,
+        start_lsn: mark.start_lsn,
         end_lsn,
         checkpoint_lsn: mark.applied_lsn,
         epoch: scan.segments.iter().map(|segment| segment.header.context.epoch).fold(mark.epoch, u32::max),
@@ -238,7 +255,7 @@ fn open_store(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) -> Result<
 /// Opens the checkpoint; one that cannot be used is made anew if the log has everything.
 fn open_checkpoint(
     fs: &dyn Fs,
-    scan: &Scan,
+    scan: &mut Scan,
     report: &mut RecoveryReport,
 ) -> Result<(Checkpoint, Option<(Mark, State)>), OpenError> {
     let open = || -> Result<_, CheckpointError> {
@@ -250,6 +267,7 @@ fn open_checkpoint(
     let starts_at_zero = scan.segments.first().is_none_or(|first| first.header.base_lsn == 0);
     let what = match open() {
         Ok((checkpoint, Some((mark, state)))) => {
+            scan.drop_before(fs, mark.start_lsn)?;
             let first = scan.segments.first().map_or(mark.start_lsn, |first| first.header.base_lsn);
             if first != mark.start_lsn {
                 let what = "the segments of the log that hold it are missing".to_owned();
@@ -337,8 +355,9 @@ impl Scan {
             };
             let header = match SegmentHeader::decode(&block, segment, store_id) {
                 SegmentStart::Header(header) => header,
-                // The power went between naming it and writing to it. Nobody was told about anything in it.
-                SegmentStart::Unused if is_last => {
+                // The power went between naming it and writing to it. Nobody was told about anything in it. One that was a
+                // segment before still has the header that it had.
+                SegmentStart::Unused | SegmentStart::Other if is_last => {
                     let before = scan.segments.last().map_or(0, |last| last.header.segment);
                     if before + 1 != segment {
                         let what = "it is missing, but the one after it was begun".to_owned();
@@ -350,6 +369,7 @@ impl Scan {
                     scan.spares.push(Spare { path: spare, bytes, file });
                     continue;
                 }
+                SegmentStart::Other => return Err(damaged("it was renamed")),
                 SegmentStart::Unused => return Err(damaged("it is empty, but there is a later one")),
                 // The name of the last one may be durable before its size is.
                 SegmentStart::Damaged(_)
@@ -360,13 +380,6 @@ impl Scan {
                 }
                 SegmentStart::Damaged(what) => return Err(damaged(what)),
             };
-            if let Some(previous) = scan.segments.last()
-                && (previous.header.segment + 1 != segment || previous.header.base_lsn > header.prev_end_lsn)
-            {
-                let missing = segment_path(previous.header.segment + 1);
-                let what = format!("it does not follow {}", previous.path);
-                return Err(OpenError::Damaged { file: missing, from: 0, to: bytes, what });
-            }
             scan.segments.push(SegmentOnDisk { header, path, bytes });
         }
         if let Some(last) = scan.segments.last().filter(|last| last.bytes < last.header.bytes) {
@@ -375,6 +388,28 @@ impl Scan {
             return Err(OpenError::Damaged { file, from: last.bytes, to: last.header.bytes, what });
         }
         Ok(scan)
+    }
+
+    /// Removes the segments before the beginning of the log: they were let go of, and a crash brought some of them back.
+    fn drop_before(&mut self, fs: &dyn Fs, start_lsn: Lsn) -> Result<(), OpenError> {
+        let gone = self.segments.partition_point(|segment| segment.header.base_lsn < start_lsn);
+        for segment in self.segments.drain(..gone) {
+            fs.remove(&segment.path).map_err(io_error("remove", &segment.path))?;
+        }
+        Ok(())
+    }
+
+    /// Each segment follows the one before it.
+    fn check_order(&self) -> Result<(), OpenError> {
+        for pair in self.segments.windows(2) {
+            let (previous, next) = (&pair[0], &pair[1]);
+            let number = previous.header.segment + 1;
+            if number != next.header.segment || previous.header.base_lsn > next.header.prev_end_lsn {
+                let what = format!("it does not follow {}", previous.path);
+                return Err(OpenError::Damaged { file: segment_path(number), from: 0, to: next.bytes, what });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -385,6 +420,7 @@ struct Replay {
     dirty: Dirty,
     tables: Tables,
     tails: HashMap<Tp, Arc<PartitionTail>>,
+    segments: Segments,
     last_wall_us: i64,
     replayed: u64,
 }
@@ -411,6 +447,7 @@ impl Replay {
                 // Of topics that were deleted later, only what the checkpoint does not know about yet is here.
                 Op::Append { tp, base_offset, batch } => {
                     if let Some(tail) = self.tails.get(&tp) {
+                        self.segments.note(tp, base_offset + batch.len() as u64);
                         push_recovered(tail, place_of(segment, frame_at, span), base_offset, frame.wall_us, batch);
                     }
                 }
@@ -474,10 +511,17 @@ fn find_later_frame(segment: &SegmentOnDisk, bytes: &Bytes, end_lsn: Lsn) -> Opt
     latest
 }
 
-/// How much of an unfinished group there is, for the report.
-fn torn_bytes(segment: &SegmentOnDisk, bytes: &Bytes, found: &Frames) -> u64 {
-    let from = segment.position(found.end_lsn) as usize;
-    let rest = bytes.get(from..).unwrap_or_default();
-    let written = rest.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-    if found.ends_a_group && written == 0 { 0 } else { written as u64 }
+/// How much of an unfinished group there is, for the report. What an earlier use of the file left behind does not count: only
+/// a frame that can be read, or one that says that it belongs here.
+fn torn_bytes(segment: &SegmentOnDisk, bytes: &Bytes, found: &Frames, later: Option<&Frame>) -> u64 {
+    let from = segment.position(found.end_lsn);
+    let begun = match found.stopped {
+        FrameError::Magic | FrameError::Foreign => 0,
+        _ => bytes
+            .get(from as usize + 4..from as usize + 8)
+            .map_or(0, |len| u64::from(u32::from_le_bytes([len[0], len[1], len[2], len[3]]))),
+    };
+    let later = later.map_or(0, |frame| segment.position(frame.lsn) + frame.bytes - from);
+    let begun = begun.min((bytes.len() as u64).saturating_sub(from));
+    if found.ends_a_group { begun.max(later) } else { begun.max(later).max(1) }
 }

@@ -37,6 +37,8 @@ pub(crate) enum SegmentStart {
     Header(SegmentHeader),
     /// Nothing was ever written to it.
     Unused,
+    /// The header of a segment with another number.
+    Other,
     /// Something else; why.
     Damaged(&'static str),
 }
@@ -82,7 +84,7 @@ impl SegmentHeader {
             return SegmentStart::Damaged("it belongs to another store");
         }
         if u64_at(32) != segment {
-            return SegmentStart::Damaged("it was renamed");
+            return SegmentStart::Other;
         }
         SegmentStart::Header(Self {
             store_id: *store_id,
@@ -154,7 +156,7 @@ mod tests {
         let decode = |block: &[u8], segment, store| SegmentHeader::decode(block, segment, store);
         assert_eq!(decode(&[0; 4096], 42, &STORE), SegmentStart::Unused);
         assert_eq!(decode(&[0; 20], 42, &STORE), SegmentStart::Damaged("it is shorter than a header"));
-        assert_eq!(decode(&header().encode(), 43, &STORE), SegmentStart::Damaged("it was renamed"));
+        assert_eq!(decode(&header().encode(), 43, &STORE), SegmentStart::Other);
         assert_eq!(decode(&header().encode(), 42, &[8; 16]), SegmentStart::Damaged("it belongs to another store"));
     }
 

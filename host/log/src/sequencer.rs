@@ -4,6 +4,7 @@
 //! under a microsecond and without touching payload, and one wake-up (of the syncer) stands between it and the disk.
 //! What it knows runs ahead of the disk. That is safe, because the only way to lose what is queued is the end of the process.
 
+use crate::archive::ArchiveFile;
 use crate::batch::Batch;
 use crate::engine::{AckLevel, AppendedRange, Expect, Room};
 use crate::error::LogError;
@@ -15,7 +16,7 @@ use crate::limits::{
 use crate::producer::{ProducerRange, ProducerSequence};
 use crate::state::State;
 use crate::task::{OwnerId, TaskKey, TaskLease, Transaction};
-use crate::topic::{Name, Topic, TopicChange, TopicConfig, TopicId, Tp};
+use crate::topic::{Name, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io;
@@ -251,6 +252,25 @@ impl Sequencer {
     pub(crate) fn delete_topic(&mut self, name: &Name) -> Result<Ticket, LogError> {
         let id = self.state.topic(name)?.id;
         self.push(vec![Op::TopicDelete(id)], true, AckLevel::Durable, None)
+    }
+
+    pub(crate) fn commit_file(&mut self, tp: Tp, file: ArchiveFile) -> Result<Ticket, LogError> {
+        self.state.check_partition(tp)?;
+        let known = self.state.archives.get(&tp).cloned().unwrap_or_default();
+        if let Err(what) = known.check(&file, self.state.end(tp)) {
+            return Err(LogError::FileRefused { tp, base: file.base, end: file.end, what });
+        }
+        self.push(vec![Op::FileCommit { tp, file }], true, AckLevel::Durable, None)
+    }
+
+    /// Only what is in files can be trimmed: the rest is not trimmed, and neither is what was trimmed before.
+    pub(crate) fn trim(&mut self, tp: Tp, to: Offset) -> Result<Ticket, LogError> {
+        self.state.check_partition(tp)?;
+        let (start, end) = self.state.archives.get(&tp).map_or((0, 0), |archive| (archive.start, archive.end));
+        if to <= start {
+            return self.barrier();
+        }
+        self.push(vec![Op::Trim { tp, to: to.min(end) }], true, AckLevel::Durable, None)
     }
 
     pub(crate) fn meta_put(

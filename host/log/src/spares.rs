@@ -227,6 +227,24 @@ impl Spares {
         Ok(())
     }
 
+    /// Takes a segment that is not needed any more: as a spare if there are few, else it is removed. What it held stays in it;
+    /// the salt of the next segment makes it meaningless. Overwriting blocks that were written before costs the file system
+    /// no journal.
+    pub(crate) fn recycle(&self, path: &str, bytes: u64) -> io::Result<()> {
+        let mut state = self.state();
+        if bytes != self.segment_bytes || state.ready.len() >= limits::SPARE_SEGMENTS {
+            drop(state);
+            return self.fs.remove(path);
+        }
+        let file = self.fs.open(path)?;
+        let spare = spare_path(state.take_number());
+        self.fs.rename(path, &spare)?;
+        state.ready.push_back(Spare { path: spare, bytes, file });
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
+    }
+
     /// Waits until there are more, or for a second.
     pub(crate) fn wait_for_change(&self) {
         let state = self.state();

@@ -4,6 +4,7 @@
 //! request is checked against it. The durable one is what the world sees. Both are moved by the same [`State::apply`], and
 //! so is recovery; there is no second way to change them.
 
+use crate::archive::PartitionArchive;
 use crate::engine::MetaEntry;
 use crate::error::LogError;
 use crate::frame::Op;
@@ -20,6 +21,7 @@ pub(crate) struct State {
     names: BTreeMap<Name, TopicId>,
     pub(crate) next_topic: u32,
     ends: HashMap<Tp, Offset>,
+    pub(crate) archives: HashMap<Tp, PartitionArchive>,
     pub(crate) tasks: BTreeMap<TaskKey, TaskPosition>,
     pub(crate) producers: Producers,
     pub(crate) entries: BTreeMap<String, MetaEntry>,
@@ -33,6 +35,7 @@ impl Default for State {
             names: BTreeMap::new(),
             next_topic: 1,
             ends: HashMap::new(),
+            archives: HashMap::new(),
             tasks: BTreeMap::new(),
             producers: Producers::new(PRODUCERS_MAX),
             entries: BTreeMap::new(),
@@ -102,9 +105,12 @@ impl State {
                     self.names.remove(&topic.name);
                     for tp in topic.partitions() {
                         self.ends.remove(&tp);
+                        self.archives.remove(&tp);
                     }
                 }
             }
+            Op::Trim { tp, to } => drop(self.archives.entry(*tp).or_default().trim(*to)),
+            Op::FileCommit { tp, file } => self.archives.entry(*tp).or_default().commit(file.clone()),
             Op::TaskEpoch { task, epoch } => self.tasks.entry(*task).or_default().epoch = *epoch,
             Op::Advance { task, next, .. } => self.tasks.entry(*task).or_default().next = Some(*next),
             // The tables keep themselves: see `tables`.
@@ -144,6 +150,8 @@ impl State {
 pub(crate) struct Dirty {
     pub(crate) topics: BTreeSet<TopicId>,
     pub(crate) ends: HashSet<Tp>,
+    pub(crate) archives: HashSet<Tp>,
+    pub(crate) files: HashSet<(Tp, Offset)>,
     pub(crate) tasks: BTreeSet<TaskKey>,
     pub(crate) producers: BTreeSet<ProducerId>,
     pub(crate) entries: BTreeSet<String>,
@@ -158,7 +166,18 @@ impl Dirty {
             Op::TopicPut(topic) => drop(self.topics.insert(topic.id)),
             Op::TopicDelete(id) => {
                 self.topics.insert(*id);
-                self.ends.extend(state.topics.get(id).into_iter().flat_map(Topic::partitions));
+                for tp in state.topics.get(id).into_iter().flat_map(Topic::partitions) {
+                    self.ends.insert(tp);
+                    self.note_files(tp, state, Offset::MAX);
+                }
+            }
+            Op::Trim { tp, to } => self.note_files(*tp, state, *to),
+            Op::FileCommit { tp, file } => {
+                self.note_files(*tp, state, 0);
+                self.files.insert((*tp, file.base));
+                // The one before it may be sealed by it.
+                let before = state.archives.get(tp).and_then(|archive| archive.open_file());
+                self.files.extend(before.map(|before| (*tp, before.base)));
             }
             Op::TaskEpoch { task, .. } | Op::Advance { task, .. } => drop(self.tasks.insert(*task)),
             Op::State { .. } => {}
@@ -167,9 +186,18 @@ impl Dirty {
         }
     }
 
+    /// Notes the files that end before an offset.
+    fn note_files(&mut self, tp: Tp, state: &State, to: Offset) {
+        self.archives.insert(tp);
+        let files = state.archives.get(&tp).into_iter().flat_map(|archive| archive.files.values());
+        self.files.extend(files.take_while(|file| file.end <= to).map(|file| (tp, file.base)));
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.topics.is_empty()
             && self.ends.is_empty()
+            && self.archives.is_empty()
+            && self.files.is_empty()
             && self.tasks.is_empty()
             && self.producers.is_empty()
             && self.entries.is_empty()
@@ -179,6 +207,8 @@ impl Dirty {
     pub(crate) fn merge(&mut self, other: Self) {
         self.topics.extend(other.topics);
         self.ends.extend(other.ends);
+        self.archives.extend(other.archives);
+        self.files.extend(other.files);
         self.tasks.extend(other.tasks);
         self.producers.extend(other.producers);
         self.entries.extend(other.entries);

@@ -11,6 +11,7 @@ use crate::event::TimestampUs;
 use crate::frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, FrameContext, Group, Lsn, Op, OpSpan, Stamp};
 use crate::fs::{FsFile, SyncSite, write_all_at};
 use crate::limits::{FRAME_BYTES_MAX, GROUP_BYTES_MAX};
+use crate::reclaim::SegmentUse;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, WAL_DIR, segment_path};
 use crate::sequencer::Unit;
 use crate::spares::Spare;
@@ -207,6 +208,7 @@ impl Syncer {
         self.is_marked = false;
         let number = segment.number;
         let left = segment.left();
+        let written = SegmentUse { number, base_lsn: segment.base_lsn, bytes: segment.bytes, ..SegmentUse::default() };
         self.group.clear();
         let ops = frames.into_iter().flat_map(|frame| {
             let at = frame.at;
@@ -216,7 +218,7 @@ impl Syncer {
                 .zip(frame.spans)
                 .map(move |(op, span)| DurableOp { op, place: place_of(number, at, span) })
         });
-        shared.publish(ops.collect(), wall_us, self.end_lsn, bytes);
+        shared.publish(ops.collect(), written, wall_us, self.end_lsn, bytes);
         shared.spares.note_active_left(left);
         shared.note_space();
         waiters.into_iter().for_each(|mut waiter| waiter.tell(Ok(())));

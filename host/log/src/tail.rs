@@ -3,6 +3,7 @@
 //! Each partition has a list of runs: batches that lie one behind the other in the write-ahead log. The latest runs of all
 //! partitions together are also in memory, up to a bound (the ring); a reader that follows live never touches the disk.
 
+use crate::archive::Unarchived;
 use crate::engine::{Bounds, Chunk, Offsets, ReadLimits, StoredBatch};
 use crate::error::LogError;
 use crate::event::TimestampUs;
@@ -13,7 +14,8 @@ use crate::segment::segment_path;
 use crate::topic::{Offset, Tp};
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
 use tokio::sync::watch;
 
 /// Bytes after which a run is ended, so that a reader does not take much more than it asked for.
@@ -43,13 +45,24 @@ struct Run {
 #[derive(Debug)]
 pub(crate) struct PartitionTail {
     tp: Tp,
-    runs: RwLock<VecDeque<Run>>,
+    runs: RwLock<Runs>,
+    /// The earliest offset that is still there, in the log or in a file.
+    start: AtomicU64,
     end: watch::Sender<Offset>,
+}
+
+#[derive(Debug, Default)]
+struct Runs {
+    list: VecDeque<Run>,
+    /// Everything before this is in a file.
+    archived: Offset,
+    /// Bytes of what is in no file.
+    unarchived_bytes: u64,
 }
 
 impl PartitionTail {
     pub(crate) fn new(tp: Tp, end: Offset) -> Arc<Self> {
-        Arc::new(Self { tp, runs: RwLock::default(), end: watch::Sender::new(end) })
+        Arc::new(Self { tp, runs: RwLock::default(), start: AtomicU64::new(0), end: watch::Sender::new(end) })
     }
 
     pub(crate) fn follow(&self) -> watch::Receiver<Offset> {
@@ -57,21 +70,63 @@ impl PartitionTail {
     }
 
     pub(crate) fn bounds(&self) -> Bounds {
-        let end = *self.end.borrow();
+        Bounds { earliest: self.start.load(Ordering::Acquire), end: *self.end.borrow() }
+    }
+
+    fn runs(&self) -> RwLockWriteGuard<'_, Runs> {
+        self.runs.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What comes before `start` is gone, and what comes before `archived` is in files.
+    pub(crate) fn set_archive(&self, start: Offset, archived: Offset) {
+        self.start.store(start, Ordering::Release);
+        let runs = &mut *self.runs();
+        let gone = runs.list.partition_point(|run| run.end <= start);
+        let filed = runs.list.partition_point(|run| run.end <= runs.archived);
+        let newly_filed = runs.list.range(filed..).take_while(|run| run.end <= archived);
+        runs.unarchived_bytes -= newly_filed.map(|run| run.place.bytes).sum::<u64>();
+        runs.archived = archived.max(runs.archived);
+        runs.list.drain(..gone);
+    }
+
+    /// What is in no file yet, if there is anything.
+    pub(crate) fn unarchived(&self) -> Option<Unarchived> {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
-        Bounds { earliest: runs.front().map_or(end, |run| run.first), end }
+        let first = runs.list.get(runs.list.partition_point(|run| run.end <= runs.archived))?;
+        (first.first < *self.end.borrow()).then_some(Unarchived {
+            tp: self.tp,
+            bytes: runs.unarchived_bytes,
+            oldest_us: first.append_us,
+        })
+    }
+
+    /// Forgets what lies in segments before this one. It is in files.
+    pub(crate) fn forget_segments(&self, kept: u64) {
+        let runs = &mut *self.runs();
+        let gone = runs.list.partition_point(|run| run.place.segment < kept);
+        debug_assert!(runs.list.range(..gone).all(|run| run.end <= runs.archived), "a segment with the only copy");
+        runs.list.drain(..gone);
+    }
+
+    /// Whether what lies in this segment was forgotten.
+    pub(crate) fn has_forgotten(&self, segment: u64) -> bool {
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        runs.list.front().is_none_or(|run| run.place.segment > segment)
     }
 
     /// Adds a batch that is durable. Not visible before the end moves.
     fn push(&self, offset: Offset, append_us: TimestampUs, place: Place, batch: StoredBatch, keep: bool) -> bool {
         let end = offset + batch.batch.len() as u64;
-        let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = runs.back_mut() {
+        let runs = &mut *self.runs();
+        runs.unarchived_bytes += if end > runs.archived { place.bytes } else { 0 };
+        let is_archived = end <= runs.archived;
+        if let Some(last) = runs.list.back_mut() {
             assert!(last.end <= offset, "offsets of partition {} must strictly increase", self.tp);
             let follows = last.place.segment == place.segment
                 && last.place.at + last.place.bytes == place.at
                 && last.append_us == append_us
                 && last.place.bytes < RUN_BYTES
+                && (last.end <= runs.archived) == is_archived
                 && last.batches.is_some() == keep;
             if follows {
                 last.end = end;
@@ -82,7 +137,7 @@ impl PartitionTail {
                 return false;
             }
         }
-        runs.push_back(Run { first: offset, end, append_us, place, batches: keep.then(|| vec![batch]) });
+        runs.list.push_back(Run { first: offset, end, append_us, place, batches: keep.then(|| vec![batch]) });
         true
     }
 
@@ -93,15 +148,15 @@ impl PartitionTail {
 
     /// Lets go of the batches of a run; they are still on the disk.
     fn forget(&self, first: Offset) {
-        let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
-        let at = runs.partition_point(|run| run.first < first);
-        if let Some(run) = runs.get_mut(at).filter(|run| run.first == first) {
+        let runs = &mut *self.runs();
+        let at = runs.list.partition_point(|run| run.first < first);
+        if let Some(run) = runs.list.get_mut(at).filter(|run| run.first == first) {
             run.batches = None;
         }
     }
 
     /// What a read needs, without touching the disk.
-    pub(crate) fn plan(&self, from: Offset, limits: ReadLimits) -> Result<Plan, LogError> {
+    pub(crate) fn plan(&self, from: Offset, limits: ReadLimits) -> Result<Planned, LogError> {
         // The end is read first: runs behind it may be there already, and are not looked at.
         let Bounds { earliest, end } = self.bounds();
         if from > end || from < earliest {
@@ -111,8 +166,11 @@ impl PartitionTail {
         let mut bytes = 0;
         let mut events = 0;
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
-        let start = runs.partition_point(|run| run.end <= from);
-        for run in runs.range(start..).take_while(|run| run.first < end) {
+        if from < end && runs.list.front().is_none_or(|run| from < run.first) {
+            return Ok(Planned::Archive);
+        }
+        let start = runs.list.partition_point(|run| run.end <= from);
+        for run in runs.list.range(start..).take_while(|run| run.first < end) {
             if !plan.parts.is_empty() && (bytes >= limits.bytes_max || events >= limits.events_max as u64) {
                 break;
             }
@@ -124,8 +182,16 @@ impl PartitionTail {
             bytes += run.place.bytes;
             events += run.end - run.first.max(from);
         }
-        Ok(plan)
+        Ok(Planned::Log(plan))
     }
+}
+
+/// Where the next events are.
+#[derive(Debug)]
+pub(crate) enum Planned {
+    Log(Plan),
+    /// In a file.
+    Archive,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +220,14 @@ impl Plan {
     /// Whether carrying it out waits for the disk.
     pub(crate) fn needs_disk(&self) -> bool {
         self.parts.iter().any(|part| matches!(part, Part::Disk(_)))
+    }
+
+    /// The first segment it reads.
+    pub(crate) fn first_segment(&self) -> Option<u64> {
+        self.parts.iter().find_map(|part| match part {
+            Part::Disk(run) => Some(run.place.segment),
+            Part::Memory(_) => None,
+        })
     }
 
     /// Carries it out.
@@ -261,6 +335,11 @@ impl SegmentFiles {
         }
         open.push_back((segment, file.clone()));
         Ok(file)
+    }
+
+    /// Closes the files of segments before this one.
+    pub(crate) fn forget(&self, kept: u64) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).retain(|(segment, _)| *segment >= kept);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::codec::{Put as _, Take};
 use crate::event::TimestampUs;
-use crate::limits::{EVENT_BYTES_MAX, NAME_BYTES_MAX, PARTITIONS_MAX};
+use crate::limits::{EVENT_BYTES_MAX, NAME_BYTES_MAX, PARTITIONS_MAX, RETENTION_BYTES_MIN};
 use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
@@ -82,11 +82,15 @@ pub struct TopicConfig {
     pub partitions: u32,
     /// The largest event the topic takes.
     pub event_bytes_max: u32,
+    /// Events that were appended longer ago than this are removed, file by file; `None` keeps them for ever.
+    pub retention_us: Option<u64>,
+    /// The oldest files are removed while the files of a partition have more bytes; `None` keeps them.
+    pub retention_bytes: Option<u64>,
 }
 
 impl Default for TopicConfig {
     fn default() -> Self {
-        Self { partitions: 1, event_bytes_max: EVENT_BYTES_MAX }
+        Self { partitions: 1, event_bytes_max: EVENT_BYTES_MAX, retention_us: None, retention_bytes: None }
     }
 }
 
@@ -99,6 +103,10 @@ pub enum TopicConfigError {
     FewerPartitions { topic: Name, current: u32, asked: u32 },
     #[error("a largest event of {bytes} bytes; allowed are 1 to {EVENT_BYTES_MAX}")]
     EventBytesMax { bytes: u32 },
+    #[error("a retention of {us} microseconds; at least a second is kept")]
+    Retention { us: u64 },
+    #[error("a retention of {bytes} bytes; at least {RETENTION_BYTES_MIN} are kept")]
+    RetentionBytes { bytes: u64 },
 }
 
 impl TopicConfig {
@@ -110,6 +118,12 @@ impl TopicConfig {
         if !(1..=EVENT_BYTES_MAX).contains(&self.event_bytes_max) {
             return Err(TopicConfigError::EventBytesMax { bytes: self.event_bytes_max });
         }
+        if let Some(us) = self.retention_us.filter(|us| *us < 1_000_000) {
+            return Err(TopicConfigError::Retention { us });
+        }
+        if let Some(bytes) = self.retention_bytes.filter(|bytes| *bytes < RETENTION_BYTES_MIN) {
+            return Err(TopicConfigError::RetentionBytes { bytes });
+        }
         Ok(())
     }
 }
@@ -119,6 +133,9 @@ impl TopicConfig {
 pub struct TopicChange {
     pub partitions: Option<u32>,
     pub event_bytes_max: Option<u32>,
+    /// `Some(None)` keeps events for ever.
+    pub retention_us: Option<Option<u64>>,
+    pub retention_bytes: Option<Option<u64>>,
 }
 
 /// A topic.
@@ -147,6 +164,12 @@ impl Topic {
         if let Some(bytes) = change.event_bytes_max {
             topic.config.event_bytes_max = bytes;
         }
+        if let Some(us) = change.retention_us {
+            topic.config.retention_us = us;
+        }
+        if let Some(bytes) = change.retention_bytes {
+            topic.config.retention_bytes = bytes;
+        }
         topic.config.check()?;
         Ok(topic)
     }
@@ -158,6 +181,9 @@ impl Topic {
         out.put_u64(self.created_us as u64);
         out.put_u32(self.config.partitions);
         out.put_u32(self.config.event_bytes_max);
+        // 0 stands for `None`, as it does in a record that ends before these.
+        out.put_u64(self.config.retention_us.unwrap_or(0));
+        out.put_u64(self.config.retention_bytes.unwrap_or(0));
         out
     }
 
@@ -166,7 +192,12 @@ impl Topic {
             id,
             name: Name::new(&take.text()?).ok()?,
             created_us: take.u64()? as TimestampUs,
-            config: TopicConfig { partitions: take.u32()?, event_bytes_max: take.u32()? },
+            config: TopicConfig {
+                partitions: take.u32()?,
+                event_bytes_max: take.u32()?,
+                retention_us: take.u64().filter(|us| *us > 0),
+                retention_bytes: take.u64().filter(|bytes| *bytes > 0),
+            },
         })
     }
 

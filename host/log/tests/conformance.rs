@@ -141,7 +141,7 @@ async fn topics_are_made_changed_and_deleted(log: &dyn Engine) {
     let none = log.create_topic(name("none"), TopicConfig { partitions: 0, ..TopicConfig::default() }).err().unwrap();
     assert_eq!(none.to_string(), "0 partitions; a topic has 1 to 1024");
 
-    let grow = TopicChange { partitions: Some(3), event_bytes_max: Some(1000) };
+    let grow = TopicChange { partitions: Some(3), event_bytes_max: Some(1000), ..TopicChange::default() };
     let changed = log.change_topic(&name("orders"), &grow).unwrap().await.unwrap();
     assert_eq!((changed.config.partitions, changed.config.event_bytes_max), (3, 1000));
     publish(log, Tp { partition: 2, ..orders }, &["a"]).await;

@@ -1,7 +1,7 @@
 //! The disk fails, or is full.
 
 use crate::model::now;
-use crate::workload::{History, open, options, step};
+use crate::workload::{History, open, open_with, options, step};
 use bytes::Bytes;
 use nodata_log::fs::simulated::{Chance, Crash, Faults, SimulatedFs};
 use nodata_log::fs::{self, Fs, SyncSite};
@@ -23,7 +23,7 @@ fn an_error_at_every_call_loses_nothing_that_was_promised() {
             let mut chance = Chance::new(seed);
             let mut history = History::default();
             for life in 0..2 {
-                let log = match open(&fs, seed * 100 + life) {
+                let log = match open_with(&fs, &history.files, seed * 100 + life) {
                     Ok(log) => log,
                     Err(OpenError::Io { source, .. }) if source.to_string() == "simulated I/O error" => continue,
                     Err(OpenError::Checkpoint { what, .. }) if what.contains("simulated I/O error") => continue,
@@ -44,7 +44,10 @@ fn an_error_at_every_call_loses_nothing_that_was_promised() {
             }
             let was_reached = fs.calls() > error_at;
             fs.set_faults(Faults::default());
-            history.check(&open(&fs, 99).unwrap_or_else(|error| panic!("{context}: {error}")), &context);
+            history.check(
+                &open_with(&fs, &history.files, 99).unwrap_or_else(|error| panic!("{context}: {error}")),
+                &context,
+            );
             if !was_reached {
                 break;
             }
@@ -152,7 +155,7 @@ fn a_nearly_full_disk_loses_nothing_that_was_promised() {
         let mut history = History::default();
         for life in 0..4 {
             let context = format!("seed {seed} life {life}");
-            match open(&fs, seed * 100 + life) {
+            match open_with(&fs, &history.files, seed * 100 + life) {
                 Ok(log) => {
                     history.check(&log, &context);
                     for _ in 0..150 {
@@ -168,7 +171,7 @@ fn a_nearly_full_disk_loses_nothing_that_was_promised() {
             fs.crash(Crash { seed: chance.number(), sector_bytes: 512 });
         }
         fs.set_faults(Faults::default());
-        history.check(&open(&fs, 99).unwrap(), &format!("seed {seed}"));
+        history.check(&open_with(&fs, &history.files, 99).unwrap(), &format!("seed {seed}"));
     }
 }
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use nodata_log::{
-    AckLevel, Append, Batch, EmbeddedLog, Event, Log, LogError, MetadataStore, Name, Offset, OwnerId, ProducerError,
-    ProducerId, ProducerRange, ReadLimits, StateScan, TaskKey, TopicId, Tp,
+    AckLevel, Append, Batch, Bounds, EmbeddedLog, Event, Log, LogError, MetadataStore, Name, Offset, OwnerId,
+    ProducerError, ProducerId, ProducerRange, ReadLimits, StateScan, TaskKey, TopicId, Tp,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,6 +21,7 @@ pub(crate) enum Asked {
     Commit { task: TaskKey, next: Offset, appends: Vec<(Tp, Vec<String>)>, state: Vec<(String, Option<String>)> },
     Forget { owner: u64 },
     Meta { key: String, value: Option<String> },
+    Trim { tp: Tp, to: Offset },
 }
 
 /// The sum of what was asked for.
@@ -28,6 +29,7 @@ pub(crate) enum Asked {
 pub(crate) struct Model {
     topics: BTreeMap<String, (u32, u32)>,
     events: BTreeMap<Tp, Vec<String>>,
+    starts: BTreeMap<Tp, Offset>,
     tasks: BTreeMap<TaskKey, (u64, Option<Offset>)>,
     state: BTreeMap<(TaskKey, String), String>,
     producers: BTreeMap<u64, u64>,
@@ -52,6 +54,7 @@ impl Model {
             Asked::Delete { name } => {
                 if let Some((id, _)) = self.topics.remove(name) {
                     self.events.retain(|tp, _| tp.topic.0 != id);
+                    self.starts.retain(|tp, _| tp.topic.0 != id);
                 }
             }
             Asked::Append { appends, producer } => {
@@ -59,6 +62,10 @@ impl Model {
                 if let Some((producer, sequence)) = producer {
                     self.producers.insert(*producer, *sequence);
                 }
+            }
+            Asked::Trim { tp, to } => {
+                let start = self.starts.entry(*tp).or_default();
+                *start = (*start).max(*to);
             }
             Asked::Begin { task } => self.tasks.entry(*task).or_default().0 += 1,
             Asked::Commit { task, next, appends, state } => {
@@ -115,7 +122,8 @@ impl Model {
             writeln!(out, "topic {name} {id} {partitions}").unwrap();
         }
         for (tp, events) in &self.events {
-            writeln!(out, "events {tp} {}", shorten(events)).unwrap();
+            let start = self.starts.get(tp).copied().unwrap_or(0);
+            writeln!(out, "events {tp} from {start}: {}", shorten(&events[start as usize..])).unwrap();
         }
         for tp in self.events.keys() {
             for owner in OWNERS {
@@ -159,24 +167,26 @@ pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-/// Every event of a partition, by offset; each read checks what it reads.
-pub(crate) fn read_all(log: &EmbeddedLog, tp: Tp) -> Result<Vec<String>, LogError> {
+/// The earliest offset of a partition and every event from there on; each read checks what it reads.
+pub(crate) fn read_all(log: &EmbeddedLog, tp: Tp) -> Result<(Offset, Vec<String>), LogError> {
     let limits = ReadLimits { bytes_max: 2000, events_max: 50 };
-    let end = log.bounds(tp)?.end;
+    let Bounds { earliest, end } = log.bounds(tp)?;
     let mut values = Vec::new();
-    while (values.len() as u64) < end {
-        let chunk = now(log.read(tp, values.len() as u64, limits)).unwrap()?;
+    let mut next = earliest;
+    while next < end {
+        let chunk = now(log.read(tp, next, limits)).unwrap()?;
         for stored in &chunk.batches {
             for (row, event) in stored.batch.events().enumerate() {
-                if stored.offsets.at(row) == values.len() as u64 {
+                if stored.offsets.at(row) == next {
                     values.push(String::from_utf8_lossy(event.value.unwrap()).into_owned());
+                    next += 1;
                 }
             }
         }
-        assert_eq!(chunk.next, values.len() as u64, "offsets are dense");
+        assert_eq!(chunk.next, next, "offsets are dense");
         assert!(chunk.next <= end, "nobody sees an event behind the durable end");
     }
-    Ok(values)
+    Ok((earliest, values))
 }
 
 /// Everything that a log knows, through its public face.
@@ -189,7 +199,8 @@ pub(crate) fn dump(log: &EmbeddedLog) -> Result<String, LogError> {
     }
     partitions.sort();
     for tp in &partitions {
-        writeln!(out, "events {tp} {}", shorten(&read_all(log, *tp)?)).unwrap();
+        let (start, events) = read_all(log, *tp)?;
+        writeln!(out, "events {tp} from {start}: {}", shorten(&events)).unwrap();
     }
     for tp in &partitions {
         for owner in OWNERS {

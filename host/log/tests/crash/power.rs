@@ -1,6 +1,6 @@
 //! The power goes, or the process is killed, at every point.
 
-use crate::workload::{History, open, step};
+use crate::workload::{History, open_with, step};
 use nodata_log::OpenError;
 use nodata_log::fs::SyncSite;
 use nodata_log::fs::simulated::{Chance, Crash, Faults, SimulatedFs};
@@ -53,13 +53,13 @@ impl Run {
         // The last start, with nothing going wrong.
         let context = format!("seed {} at the end", self.seed);
         fs.set_faults(Faults { lost_syncs: self.lost_syncs, ..Faults::default() });
-        let log = open(&fs, u64::MAX).unwrap_or_else(|error| panic!("{context}: {error}"));
+        let log = open_with(&fs, &history.files, u64::MAX).unwrap_or_else(|error| panic!("{context}: {error}"));
         history.check(&log, &context);
         calls
     }
 
     fn one_life(&self, fs: &SimulatedFs, history: &mut History, chance: &mut Chance, life: u64, context: &str) {
-        let log = match open(fs, self.seed.wrapping_mul(1000) + life) {
+        let log = match open_with(fs, &history.files, self.seed.wrapping_mul(1000) + life) {
             Ok(log) => log,
             Err(OpenError::Io { source, .. }) if source.to_string() == "simulated power loss" => return,
             // redb wraps the error of its file in a text of its own.

@@ -6,13 +6,14 @@ use nodata_log::fs::simulated::Chance;
 use std::panic;
 
 /// Syncs without which something that was promised is lost, or a store does not start any more.
-const NEEDED: [SyncSite; 6] = [
+const NEEDED: [SyncSite; 7] = [
     SyncSite::StoreFile,
     SyncSite::StoreName,
     SyncSite::Group,
     SyncSite::Spare,
     SyncSite::SegmentName,
     SyncSite::Found,
+    SyncSite::Checkpoint,
 ];
 
 /// Whether any run of the suite goes wrong with this sync doing nothing.
@@ -34,11 +35,4 @@ fn is_noticed(lost: SyncSite) -> bool {
 fn a_missing_sync_is_noticed() {
     let unnoticed: Vec<SyncSite> = NEEDED.into_iter().filter(|site| !is_noticed(*site)).collect();
     assert!(unnoticed.is_empty(), "nobody notices when these syncs do nothing: {unnoticed:?}");
-}
-
-/// The checkpoint is derived: while the log reaches back to its beginning, a checkpoint that is lost, old or torn costs time
-/// and nothing else. Its sync is there for the day on which the log does not reach back.
-#[test]
-fn the_checkpoint_can_be_lost_without_harm() {
-    assert!(!is_noticed(SyncSite::Checkpoint));
 }

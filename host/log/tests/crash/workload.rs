@@ -2,14 +2,17 @@
 
 use crate::model::{Asked, Model, OWNERS, PRODUCERS, TABLE, dump, now, read_all};
 use bytes::Bytes;
+use nodata_log::engine::BoxFuture;
 use nodata_log::fs::Fs;
 use nodata_log::fs::simulated::{Chance, SimulatedFs};
 use nodata_log::{
-    AckLevel, Append, Batch, Clock, EmbeddedLog, Event, Expect, Log, LogError, MetadataStore, Name, OpenError, Options,
-    OwnerId, Pending, ProducerId, ProducerRange, StateChange, TaskKey, TimestampUs, TopicConfig, Tp, Transaction,
+    AckLevel, Append, ArchiveFile, ArchiveReader, Batch, Chunk, Clock, EmbeddedLog, Event, Expect, Log, LogError,
+    MetadataStore, Name, Offset, OpenError, Options, OwnerId, Pending, ProducerId, ProducerRange, ReadLimits,
+    StateChange, StoredBatch, TaskKey, TimestampUs, Topic, TopicConfig, Tp, Transaction,
 };
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// A clock that is turned by whoever looks at it.
 #[derive(Debug, Default)]
@@ -33,8 +36,56 @@ pub(crate) fn options(seed: u64) -> Options {
 }
 
 pub(crate) fn open(fs: &SimulatedFs, seed: u64) -> Result<EmbeddedLog, OpenError> {
+    open_with(fs, &Arc::default(), seed)
+}
+
+pub(crate) fn open_with(fs: &SimulatedFs, files: &Arc<Files>, seed: u64) -> Result<EmbeddedLog, OpenError> {
     let fs: Arc<dyn Fs> = Arc::new(fs.clone());
-    EmbeddedLog::open(options(seed), "sim", fs, Arc::new(TurnedClock::default())).map(|(log, _)| log)
+    let options = Options { archive: Some(files.clone()), hot_bytes: files.hot_bytes, ..options(seed) };
+    EmbeddedLog::open(options, "sim", fs, Arc::new(TurnedClock::default())).map(|(log, _)| log)
+}
+
+/// Files on a disk that never fails: the real ones have a suite of their own.
+#[derive(Default)]
+pub(crate) struct Files {
+    events: Mutex<HashMap<(u32, u32, Offset), Vec<StoredBatch>>>,
+    /// Bytes of log that are kept although they are not needed.
+    pub(crate) hot_bytes: u64,
+}
+
+impl Files {
+    pub(crate) fn keeping(hot_bytes: u64) -> Self {
+        Self { hot_bytes, ..Self::default() }
+    }
+}
+
+impl ArchiveReader for Files {
+    fn read<'a>(
+        &'a self,
+        topic: &'a Topic,
+        partition: u32,
+        file: &'a ArchiveFile,
+        from: Offset,
+        _limits: ReadLimits,
+    ) -> BoxFuture<'a, Result<Chunk, LogError>> {
+        let files = self.events.lock().unwrap();
+        let batches = &files[&(topic.id.0, partition, file.base)];
+        let has_some = |batch: &&StoredBatch| batch.last() >= from && batch.first() < file.end;
+        let batches: Vec<StoredBatch> = batches.iter().filter(has_some).take(2).cloned().collect();
+        let next = batches.last().unwrap().last() + 1;
+        Box::pin(std::future::ready(Ok(Chunk { batches, next })))
+    }
+
+    fn offset_at<'a>(
+        &'a self,
+        _topic: &'a Topic,
+        _partition: u32,
+        _file: &'a ArchiveFile,
+        _from: Offset,
+        _time_us: TimestampUs,
+    ) -> BoxFuture<'a, Result<Option<Offset>, LogError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// What was asked for, in order, and how much of it is safe.
@@ -51,6 +102,7 @@ pub(crate) struct History {
     /// The sum of everything that was asked for.
     pub(crate) ahead: Model,
     values: u64,
+    pub(crate) files: Arc<Files>,
 }
 
 impl History {
@@ -117,8 +169,9 @@ impl History {
 pub(crate) fn step(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) -> Result<(), ()> {
     let by_hand = log.by_hand();
     match chance.below(100) {
-        0..35 => append(log, history, chance),
-        35..50 => commit(log, history, chance),
+        0..31 => append(log, history, chance),
+        31..37 => archive(log, history, chance),
+        37..50 => commit(log, history, chance),
         50..75 => {
             by_hand.write_group().map_err(|_| ())?;
             history.collect();
@@ -230,14 +283,67 @@ fn commit(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
 /// Reads a partition as anyone may. What is seen must be there for ever.
 fn see(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
     let Some(tp) = pick_partition(history, chance) else { return };
-    let Ok(seen) = read_all(log, tp) else { return };
+    let Ok((start, seen)) = read_all(log, tp) else { return };
+    let end = start + seen.len() as u64;
     let mut model = history.base.clone();
     let mut safe = 0;
-    while model.end(tp) < seen.len() as u64 {
+    while model.end(tp) < end {
         model.apply(&history.asked[safe]);
         safe += 1;
     }
     history.safe = history.safe.max(safe);
+}
+
+/// Puts what is durable into a file, or removes what is in files.
+fn archive(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
+    let Some(tp) = pick_partition(history, chance) else { return };
+    let Ok(known) = log.archive(tp) else { return };
+    if chance.percent(15) {
+        let to = known.end.min(known.start + chance.below(20));
+        match log.trim(tp, to) {
+            Ok(pending) => history.ask(Asked::Trim { tp, to }, AckLevel::Durable, pending),
+            Err(LogError::DiskFull | LogError::UnknownTopicId { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        return;
+    }
+    let Ok(bounds) = log.bounds(tp) else { return };
+    let mut batches = Vec::new();
+    let mut next = known.end;
+    while next < bounds.end {
+        let read = now(log.read(tp, next, ReadLimits { bytes_max: 1 << 20, events_max: 1000 })).unwrap();
+        let Ok(chunk) = read else { return };
+        // Whole batches only: a file ends where a batch ends, and so the next one begins where one begins.
+        batches.extend(chunk.batches);
+        next = chunk.next;
+    }
+    let Some(last) = batches.last() else { return };
+    let mut files = history.files.events.lock().unwrap();
+    let base = known.open_file().map_or(batches[0].first(), |open| open.base);
+    let held = files.entry((tp.topic.0, tp.partition, base)).or_default();
+    held.retain(|batch| batch.last() < known.end);
+    let file = ArchiveFile {
+        base,
+        end: last.last() + 1,
+        rows: 0,
+        bytes: 0,
+        payload_bytes: 0,
+        row_groups: 0,
+        is_sealed: chance.percent(30),
+        timestamp_min_us: 0,
+        timestamp_max_us: 0,
+        append_min_us: 0,
+        append_max_us: 0,
+        footer_at: 0,
+        footer_crc: 0,
+    };
+    held.extend(batches);
+    drop(files);
+    match log.commit_file(tp, file) {
+        // What became of it shows in what can be read.
+        Ok(_) | Err(LogError::DiskFull | LogError::UnknownTopicId { .. } | LogError::FileRefused { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
 }
 
 fn meta(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {

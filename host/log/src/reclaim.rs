@@ -1,0 +1,87 @@
+//! Which segments there are, and which of them are still needed.
+//!
+//! A segment goes when everything in it is somewhere else: its events in files or trimmed, what it says about anything else in
+//! the checkpoint. They go from the oldest on, because recovery reads the log as one piece. Some are kept although they need
+//! not be, for readers.
+
+use crate::archive::PartitionArchive;
+use crate::frame::Lsn;
+use crate::state::State;
+use crate::topic::{Offset, Tp};
+use std::collections::{HashMap, VecDeque};
+
+/// A segment that was written to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SegmentUse {
+    pub(crate) number: u64,
+    pub(crate) base_lsn: Lsn,
+    /// Of the file.
+    pub(crate) bytes: u64,
+    /// For each partition that has events in it, the offset after the last of them.
+    pub(crate) ends: HashMap<Tp, Offset>,
+}
+
+/// All of them, oldest first. The last one is being written, or was last.
+#[derive(Debug, Default)]
+pub(crate) struct Segments(VecDeque<SegmentUse>);
+
+impl Segments {
+    /// Notes a segment that is written to, if it is not known.
+    pub(crate) fn begin(&mut self, segment: SegmentUse) {
+        if self.0.back().is_none_or(|last| last.number < segment.number) {
+            self.0.push_back(segment);
+        }
+    }
+
+    /// Notes events in the last segment.
+    pub(crate) fn note(&mut self, tp: Tp, end: Offset) {
+        if let Some(last) = self.0.back_mut() {
+            last.ends.insert(tp, end);
+        }
+    }
+
+    /// The file of the last segment is made shorter.
+    pub(crate) fn shorten(&mut self, bytes: u64) {
+        if let Some(last) = self.0.back_mut() {
+            last.bytes = bytes;
+        }
+    }
+
+    /// Where the log begins.
+    pub(crate) fn start_lsn(&self, skipped: usize) -> Option<Lsn> {
+        self.0.get(skipped).map(|first| first.base_lsn)
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// How many of the oldest are not needed, if everything before now is in the checkpoint.
+    pub(crate) fn unneeded(&self, state: &State, hot_bytes: u64) -> usize {
+        let is_elsewhere = |(tp, end): (&Tp, &Offset)| {
+            let archived = state.archives.get(tp).map_or(0, |archive: &PartitionArchive| archive.end);
+            archived >= *end || !state.topics.contains_key(&tp.topic)
+        };
+        let mut left = self.bytes();
+        let older = self.0.len().saturating_sub(1);
+        self.0
+            .iter()
+            .take(older)
+            .take_while(|segment| {
+                left -= segment.bytes;
+                left >= hot_bytes && segment.ends.iter().all(is_elsewhere)
+            })
+            .count()
+    }
+
+    /// Takes out the oldest ones.
+    pub(crate) fn take(&mut self, count: usize) -> Vec<SegmentUse> {
+        self.0.drain(..count).collect()
+    }
+
+    /// The number of the first one.
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.0.front().map(|segment| segment.number)
+    }
+}
