@@ -108,6 +108,10 @@ pub const DOOR_PATIENCE: Duration = Duration::from_secs(5);
 /// How long calls in hand may take when the server stops: longer than a call may.
 pub const TASK_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How much the thread that writes files yields to the others, as `nice` counts. Publishers wait for the log, nobody waits for
+/// a file.
+pub const ARCHIVE_NICE: i32 = 10;
+
 // The command line.
 
 /// Bytes of one request of `nodata publish`.

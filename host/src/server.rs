@@ -5,9 +5,10 @@
 
 use crate::api::{self, ApiParts};
 use crate::deployment::{DeploymentsParts, Supervisor};
-use crate::limits::{DOOR_PATIENCE, TASK_PATIENCE};
+use crate::limits::{self, DOOR_PATIENCE, TASK_PATIENCE};
 use crate::registry::Registry;
 use crate::settings::ServeSettings;
+use nodata_archive::{Adoption, ArchiveError, ArchiveFiles, ArchiveOptions, Archiver, ArchiverHandle};
 use nodata_log::fs::Fs;
 use nodata_log::fs::real::RealFs;
 use nodata_log::{Clock, EmbeddedLog, ErrorKind, Log, MetadataStore, OpenError, Options, RecoveryReport, SystemClock};
@@ -30,6 +31,8 @@ pub enum ServerError {
     Io { doing: &'static str, place: String, source: io::Error },
     #[error(transparent)]
     Runtime(#[from] StartError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     #[error("serving failed: {0}")]
     Serve(#[from] tonic::transport::Error),
 }
@@ -39,6 +42,7 @@ impl ServerError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             ServerError::Open(error) => error.kind(),
+            ServerError::Archive(error) => error.kind(),
             ServerError::Runtime(error) => error.kind(),
             ServerError::Io { .. } | ServerError::Serve(_) => ErrorKind::Unavailable,
         }
@@ -66,6 +70,8 @@ pub struct Server {
     door: JoinHandle<Result<(), tonic::transport::Error>>,
     supervisor: JoinHandle<()>,
     runtime: Runtime,
+    archive: ArchiveThread,
+    adoption: Adoption,
     log: Arc<EmbeddedLog>,
 }
 
@@ -76,10 +82,16 @@ impl Server {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
 
         let fs: Arc<dyn Fs> = Arc::new(RealFs::new(&settings.data).map_err(io_error("create", &place))?);
-        let options = Options { ring_bytes: settings.ring_bytes, ..Options::new(chance()) };
+        let files = Arc::new(ArchiveFiles::new(fs.clone()));
+        let options =
+            Options { ring_bytes: settings.ring_bytes, archive: Some(files.clone()), ..Options::new(chance()) };
         let (log, report) = EmbeddedLog::open(options, &place, fs.clone(), clock.clone())?;
         log.start().map_err(io_error("start the threads of", &place))?;
         let log = Arc::new(log);
+        let options = ArchiveOptions { flush_age: settings.archive_after, ..ArchiveOptions::default() };
+        let archiver = Archiver::new(fs.clone(), log.clone(), files, clock.clone(), options);
+        let adoption = archiver.take_over().await?;
+        let (archive, archiver) = ArchiveThread::start(archiver).map_err(io_error("start the threads of", &place))?;
 
         let cache = settings.data.join("cache");
         let runtime = Runtime::start(RuntimeOptions {
@@ -106,9 +118,9 @@ impl Server {
         let listening = settings.listen.to_string();
         let listener = TcpListener::bind(settings.listen).await.map_err(io_error("listen on", &listening))?;
         let address = listener.local_addr().map_err(io_error("listen on", &listening))?;
-        let parts = ApiParts { log: events, clock, registry, deployments };
+        let parts = ApiParts { log: events, clock, registry, deployments, archiver };
         let door = tokio::spawn(api::serve(listener, parts, stop.clone()));
-        Ok(Self { address, report, stop, door, supervisor, runtime, log })
+        Ok(Self { address, report, stop, door, supervisor, runtime, archive, adoption, log })
     }
 
     /// Where it listens.
@@ -119,6 +131,11 @@ impl Server {
     /// What the start found in the store.
     pub fn report(&self) -> &RecoveryReport {
         &self.report
+    }
+
+    /// What the start found in the folder of the files.
+    pub fn adoption(&self) -> &Adoption {
+        &self.adoption
     }
 
     /// Bytes that were written to the log since the start.
@@ -148,10 +165,42 @@ impl Server {
             tracing::warn!("some components did not end in time; what they did since their last commit is dropped");
         }
         self.runtime.stop(Duration::from_secs(1)).await;
-        let log = self.log;
-        if let Err(error) = tokio::task::spawn_blocking(move || log.stop()).await {
+        let (archive, log) = (self.archive, self.log);
+        let stopped = tokio::task::spawn_blocking(move || {
+            archive.stop();
+            log.stop();
+        });
+        if let Err(error) = stopped.await {
             tracing::error!(%error, "the log did not stop in order");
         }
+    }
+}
+
+/// The thread that writes files. It yields to everyone else: who waits for an acknowledgement is waiting now.
+struct ArchiveThread {
+    stop: CancellationToken,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl ArchiveThread {
+    fn start(archiver: Archiver) -> io::Result<(Self, ArchiverHandle)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let stop = CancellationToken::new();
+        let (handle, run) = archiver.start(stop.clone().cancelled_owned());
+        let work = move || {
+            if let Err(error) = rustix::process::setpriority_process(None, limits::ARCHIVE_NICE) {
+                tracing::debug!(%error, "the priority of the archive could not be lowered");
+            }
+            runtime.block_on(run);
+        };
+        let thread = std::thread::Builder::new().name("nodata-archive".to_owned()).spawn(work)?;
+        Ok((Self { stop, thread }, handle))
+    }
+
+    fn stop(self) {
+        self.stop.cancel();
+        // A thread that panicked has said so.
+        let _ = self.thread.join();
     }
 }
 

@@ -3,6 +3,7 @@
 use nodata_runtime::limits::HOST_MEMORY_BYTES;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Settings of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,10 @@ pub struct ServeSettings {
     pub guest_memory_bytes: u64,
     /// Memory for recent events.
     pub ring_bytes: u64,
+    /// Bytes of log that are kept for readers although everything in them is in files.
+    pub hot_bytes: u64,
+    /// Events become part of a Parquet file after this time, however few they are.
+    pub archive_after: Duration,
 }
 
 impl ServeSettings {
@@ -28,6 +33,8 @@ impl ServeSettings {
             guest_threads: std::thread::available_parallelism().map_or(1, usize::from),
             guest_memory_bytes: HOST_MEMORY_BYTES,
             ring_bytes: nodata_log::limits::RING_BYTES,
+            hot_bytes: nodata_log::limits::HOT_BYTES,
+            archive_after: Duration::from_secs(nodata_archive::limits::FLUSH_AGE_SECS),
         }
     }
 }

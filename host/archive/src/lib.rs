@@ -1,5 +1,23 @@
 //! Topics as Parquet.
 
+// The bytes.
 pub mod decode; // a file as events
 pub mod encode; // events as a file
+pub mod place; // where files are
 pub mod schema; // the columns
+
+// The way of an event.
+mod archiver; // when
+mod files; // for readers
+mod flush; // from the log into a file
+
+// A start.
+mod adopt; // what is there, against what the log says is there
+
+mod error; // what can go wrong
+pub mod limits; // every bound, with its reason
+
+pub use adopt::Adoption;
+pub use archiver::{ArchiveOptions, Archiver, ArchiverHandle, Flushed};
+pub use error::ArchiveError;
+pub use files::ArchiveFiles;

@@ -222,13 +222,6 @@ impl EmbeddedLog {
         }
     }
 
-    /// The files of a partition.
-    pub fn archive(&self, tp: Tp) -> Result<PartitionArchive, LogError> {
-        let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
-        durable.state.check_partition(tp)?;
-        Ok(durable.state.archives.get(&tp).cloned().unwrap_or_default())
-    }
-
     /// The partitions that have events which are in no file.
     pub fn unarchived(&self) -> Vec<Unarchived> {
         let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
@@ -805,6 +798,12 @@ impl Log for EmbeddedLog {
                 }
             }
         })
+    }
+
+    fn archive(&self, tp: Tp) -> Result<PartitionArchive, LogError> {
+        let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
+        durable.state.check_partition(tp)?;
+        Ok(durable.state.archives.get(&tp).cloned().unwrap_or_default())
     }
 
     fn follow(&self, tp: Tp) -> Result<watch::Receiver<Offset>, LogError> {

@@ -4,6 +4,7 @@
 //! pass; it branches on [`Capabilities`] and on nothing else. The model leaves gaps between offsets on purpose, so
 //! that whoever computes an offset is found out.
 
+use crate::archive::PartitionArchive;
 use crate::batch::Batch;
 use crate::error::LogError;
 use crate::event::TimestampUs;
@@ -207,6 +208,8 @@ pub trait Log: Send + Sync + 'static {
     /// Reads from `from` on. At the end it answers at once with nothing; before the beginning and behind the end it
     /// answers out of range.
     fn read(&self, tp: Tp, from: Offset, limits: ReadLimits) -> BoxFuture<'_, Result<Chunk, LogError>>;
+    /// The files that hold older events of a partition.
+    fn archive(&self, tp: Tp) -> Result<PartitionArchive, LogError>;
     /// The end of a partition, as it moves. The sender is gone when the topic is.
     fn follow(&self, tp: Tp) -> Result<watch::Receiver<Offset>, LogError>;
     /// Every change from now on. A receiver that falls behind is told so, and asks for everything anew.

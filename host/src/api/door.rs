@@ -148,7 +148,7 @@ mod tests {
         Topic {
             id: TopicId(1),
             name: Name::new("orders").unwrap(),
-            config: TopicConfig { partitions, event_bytes_max },
+            config: TopicConfig { partitions, event_bytes_max, ..TopicConfig::default() },
             created_us: 0,
         }
     }

@@ -15,6 +15,7 @@ use crate::registry::Registry;
 use component::ComponentApi;
 use consume::ConsumeApi;
 use deployment::DeploymentApi;
+use nodata_archive::ArchiverHandle;
 use nodata_log::{Clock, Log};
 use nodata_proto::server::component_service_server::ComponentServiceServer;
 use nodata_proto::server::consume_service_server::ConsumeServiceServer;
@@ -35,6 +36,7 @@ pub struct ApiParts {
     pub clock: Arc<dyn Clock>,
     pub registry: Registry,
     pub deployments: Deployments,
+    pub archiver: ArchiverHandle,
 }
 
 /// Serves until asked to stop: takes no more connections then, ends every stream, and waits for the requests in hand.
@@ -43,7 +45,7 @@ pub async fn serve(
     parts: ApiParts,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let ApiParts { log, clock, registry, deployments } = parts;
+    let ApiParts { log, clock, registry, deployments, archiver } = parts;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PublishServiceServer<PublishApi>>().await;
     health.set_serving::<ConsumeServiceServer<ConsumeApi>>().await;
@@ -51,11 +53,12 @@ pub async fn serve(
     health.set_serving::<ComponentServiceServer<ComponentApi>>().await;
     health.set_serving::<DeploymentServiceServer<DeploymentApi>>().await;
     let publish = PublishApi::new(log.clone(), clock, stop.clone());
+    let topics = TopicApi { log: log.clone(), deployments: deployments.clone(), archiver, stop: stop.clone() };
     let mut router = http2()
         .add_service(health_service)
         .add_service(PublishServiceServer::new(publish).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(ConsumeServiceServer::new(ConsumeApi { log: log.clone(), stop: stop.clone() }))
-        .add_service(TopicServiceServer::new(TopicApi { log, deployments: deployments.clone(), stop: stop.clone() }))
+        .add_service(ConsumeServiceServer::new(ConsumeApi { log, stop: stop.clone() }))
+        .add_service(TopicServiceServer::new(topics))
         .add_service(ComponentServiceServer::new(ComponentApi { registry }))
         .add_service(DeploymentServiceServer::new(DeploymentApi { deployments, stop: stop.clone() }));
     match reflection() {

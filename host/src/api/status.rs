@@ -1,5 +1,6 @@
 //! Errors as a caller sees them: a gRPC code, a sentence, and what a program can match.
 
+use nodata_archive::ArchiveError;
 use nodata_log::{ErrorKind, LogError, Outcome, ProducerError};
 use nodata_proto::ERROR_DOMAIN;
 use std::collections::HashMap;
@@ -86,6 +87,15 @@ impl From<LogError> for Refusal {
                 refusal.hint("free space on the disk of the server, or move its data to a larger one")
             }
             _ => refusal,
+        }
+    }
+}
+
+impl From<ArchiveError> for Refusal {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Log(error) => error.into(),
+            other => Refusal::new(other.kind(), "ARCHIVE", other.to_string()),
         }
     }
 }

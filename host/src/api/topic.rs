@@ -3,6 +3,7 @@
 use crate::api::status::{self, Refusal};
 use crate::deployment::Deployments;
 use crate::limits::WATCH_MESSAGES;
+use nodata_archive::ArchiverHandle;
 use nodata_log::limits::EVENT_BYTES_MAX;
 use nodata_log::{Change, ErrorKind, Log, LogError, Topic, TopicChange, TopicConfig, TopicId};
 use nodata_proto::server as wire;
@@ -17,6 +18,7 @@ use tonic::{Code, Request, Response, Status};
 pub(crate) struct TopicApi {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) deployments: Deployments,
+    pub(crate) archiver: ArchiverHandle,
     pub(crate) stop: CancellationToken,
 }
 
@@ -26,7 +28,14 @@ pub(crate) fn topic_to_wire(topic: &Topic) -> wire::Topic {
         partitions: topic.config.partitions,
         event_bytes_max: topic.config.event_bytes_max,
         created_timestamp_us: topic.created_us,
+        retention_us: topic.config.retention_us.unwrap_or(0),
+        retention_bytes: topic.config.retention_bytes.unwrap_or(0),
     }
+}
+
+/// On the wire, 0 stands for none.
+fn not_zero(value: u64) -> Option<u64> {
+    (value > 0).then_some(value)
 }
 
 #[tonic::async_trait]
@@ -40,6 +49,8 @@ impl wire::topic_service_server::TopicService for TopicApi {
         let config = TopicConfig {
             partitions: if request.partitions == 0 { 1 } else { request.partitions },
             event_bytes_max: if request.event_bytes_max == 0 { EVENT_BYTES_MAX } else { request.event_bytes_max },
+            retention_us: not_zero(request.retention_us),
+            retention_bytes: not_zero(request.retention_bytes),
         };
         let created = self.log.create_topic(name, config).map_err(Refusal::from)?;
         let topic = created.await.map_err(Refusal::from)?;
@@ -66,8 +77,13 @@ impl wire::topic_service_server::TopicService for TopicApi {
         let name = status::name("topic", &request.into_inner().name)?;
         let topic = self.log.topic(&name).map_err(Refusal::from)?;
         let offsets = |tp: nodata_log::Tp| {
+            let archive = self.log.archive(tp)?;
             let bounds = self.log.bounds(tp)?;
             Ok(wire::PartitionOffsets {
+                archived_end_offset: archive.end,
+                files: archive.files.len() as u64,
+                file_bytes: archive.files.values().map(|file| file.bytes).sum(),
+                payload_bytes: archive.files.values().map(|file| file.payload_bytes).sum(),
                 partition: tp.partition,
                 earliest_offset: bounds.earliest,
                 end_offset: bounds.end,
@@ -83,7 +99,12 @@ impl wire::topic_service_server::TopicService for TopicApi {
     ) -> Result<Response<wire::UpdateTopicResponse>, Status> {
         let request = request.into_inner();
         let name = status::name("topic", &request.name)?;
-        let change = TopicChange { partitions: request.partitions, event_bytes_max: request.event_bytes_max };
+        let change = TopicChange {
+            partitions: request.partitions,
+            event_bytes_max: request.event_bytes_max,
+            retention_us: request.retention_us.map(not_zero),
+            retention_bytes: request.retention_bytes.map(not_zero),
+        };
         let changed = self.log.change_topic(&name, &change).map_err(Refusal::from)?;
         let topic = changed.await.map_err(Refusal::from)?;
         Ok(Response::new(wire::UpdateTopicResponse { topic: Some(topic_to_wire(&topic)) }))
@@ -105,6 +126,16 @@ impl wire::topic_service_server::TopicService for TopicApi {
         let deleted = self.log.delete_topic(&name).map_err(Refusal::from)?;
         deleted.await.map_err(Refusal::from)?;
         Ok(Response::new(wire::DeleteTopicResponse {}))
+    }
+
+    async fn flush_topic(
+        &self,
+        request: Request<wire::FlushTopicRequest>,
+    ) -> Result<Response<wire::FlushTopicResponse>, Status> {
+        let name = request.into_inner().name;
+        let name = if name.is_empty() { None } else { Some(status::name("topic", &name)?) };
+        let flushed = self.archiver.flush(name).await.map_err(Refusal::from)?;
+        Ok(Response::new(wire::FlushTopicResponse { files: flushed.files, events: flushed.events }))
     }
 
     type WatchTopicsStream = ReceiverStream<Result<wire::WatchTopicsResponse, Status>>;

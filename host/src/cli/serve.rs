@@ -9,6 +9,7 @@ use nodata_runtime::Compiler;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -30,6 +31,9 @@ pub(crate) struct ServeArgs {
     /// MiB of memory for all components together.
     #[arg(long, value_name = "MIB", default_value_t = nodata_runtime::limits::HOST_MEMORY_BYTES >> 20)]
     guest_memory: u64,
+    /// Seconds after which events are in Parquet files, however few they are. More make fewer files of topics with few events.
+    #[arg(long, value_name = "SECONDS", default_value_t = nodata_archive::limits::FLUSH_AGE_SECS)]
+    archive_after: u64,
     /// What to say while running: error, warn, info, debug, or a filter such as `nodata=debug`.
     #[arg(long, env = "NODATA_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
@@ -48,6 +52,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), CliError> {
 
     let mut settings = ServeSettings::new(args.data, args.listen);
     settings.guest_threads = args.guest_threads.unwrap_or(settings.guest_threads).max(1);
+    settings.archive_after = Duration::from_secs(args.archive_after);
     settings.guest_memory_bytes = args.guest_memory << 20;
     let program = std::env::current_exe()
         .map_err(|error| CliError::failed(format!("cannot find this program, which compiles components: {error}")))?;
@@ -100,6 +105,14 @@ fn tell(server: &Server, data: &str) {
             bytes,
             "dropped a write that was not finished when the last server ended; nobody was told it was safe"
         );
+    }
+    let adoption = server.adoption();
+    if !adoption.commits.is_empty() || adoption.removed > 0 {
+        let (taken_over, removed) = (adoption.commits.len(), adoption.removed);
+        tracing::info!(taken_over, removed, "files were ahead of the log, or left over, when the last server ended");
+    }
+    for path in &adoption.foreign {
+        tracing::warn!(path, "this file is not part of the store; whoever lists the folder reads it too");
     }
     if let Some(why) = &report.checkpoint_rebuilt {
         tracing::warn!(why, "the checkpoint could not be used and was made anew from the log; nothing is lost");

@@ -1,10 +1,11 @@
 //! `nodata topic`
 
-use crate::cli::out::{bytes, count, table, time};
+use crate::cli::out::{bytes, count, count_of, table, time};
 use crate::cli::{CliError, Common};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use nodata_client::proto::{
-    CreateTopicRequest, DeleteTopicRequest, DescribeTopicRequest, ListTopicsRequest, Topic, UpdateTopicRequest,
+    CreateTopicRequest, DeleteTopicRequest, DescribeTopicRequest, FlushTopicRequest, ListTopicsRequest, Topic,
+    UpdateTopicRequest,
 };
 use serde_json::{Value, json};
 
@@ -21,6 +22,8 @@ pub(crate) enum TopicCommand {
         #[arg(long, value_name = "BYTES")]
         event_bytes_max: Option<u32>,
         #[command(flatten)]
+        retention: RetentionArgs,
+        #[command(flatten)]
         common: Common,
     },
     /// List topics.
@@ -31,13 +34,13 @@ pub(crate) enum TopicCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Show a topic and the offsets of its partitions.
+    /// Show a topic, the offsets of its partitions, and their files.
     Describe {
         name: String,
         #[command(flatten)]
         common: Common,
     },
-    /// Change a topic: add partitions (which moves keys), set the largest event.
+    /// Change a topic: add partitions (which moves keys), set the largest event, how long events are kept.
     Update {
         name: String,
         /// How many partitions there should be.
@@ -46,6 +49,15 @@ pub(crate) enum TopicCommand {
         /// The largest event the topic takes, in bytes.
         #[arg(long, value_name = "BYTES")]
         event_bytes_max: Option<u32>,
+        #[command(flatten)]
+        retention: RetentionArgs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Put what is durable into Parquet files now, without waiting until it is time.
+    Flush {
+        /// The topic; all topics if it is left out.
+        name: Option<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -57,12 +69,46 @@ pub(crate) enum TopicCommand {
     },
 }
 
+/// How long events are kept.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RetentionArgs {
+    /// Remove events this long after they were appended, file by file: `7d`, `36h`, `90m`; `forever` keeps them.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    retention: Option<u64>,
+    /// Remove the oldest files of a partition while its files have more bytes: `500MB`, `20GiB`; `unlimited` keeps them.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    retention_size: Option<u64>,
+}
+
+/// Microseconds; 0 stands for ever.
+fn parse_time(text: &str) -> Result<u64, String> {
+    if text == "forever" {
+        return Ok(0);
+    }
+    let example = "write it as `7d`, `36h`, `90m`, or `forever`";
+    let span: jiff::Span = text.parse().map_err(|_| format!("not a length of time; {example}"))?;
+    let time = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
+    let time = time.map_err(|_| format!("months and years differ in length; {example}"))?;
+    u64::try_from(time.as_micros()).ok().filter(|us| *us > 0).ok_or_else(|| format!("it must be positive; {example}"))
+}
+
+/// Bytes; 0 stands for no limit.
+fn parse_size(text: &str) -> Result<u64, String> {
+    if text == "unlimited" {
+        return Ok(0);
+    }
+    let size: bytesize::ByteSize =
+        text.parse().map_err(|_| "not a size; write it as `500MB`, `20GiB`, or `unlimited`".to_owned())?;
+    Some(size.as_u64()).filter(|bytes| *bytes > 0).ok_or_else(|| "it must be positive".to_owned())
+}
+
 pub(crate) async fn run(command: TopicCommand) -> Result<(), CliError> {
     let common = match &command {
         TopicCommand::Create { common, .. }
         | TopicCommand::List { common, .. }
         | TopicCommand::Describe { common, .. }
         | TopicCommand::Update { common, .. }
+        | TopicCommand::Flush { common, .. }
         | TopicCommand::Delete { common, .. } => common.clone(),
     };
     run_on(command, &common).await.map_err(|error| error.told_as_json(common.json))
@@ -72,9 +118,14 @@ async fn run_on(command: TopicCommand, common: &Common) -> Result<(), CliError> 
     let out = common.out();
     let mut topics = common.connect().await?.topics();
     match command {
-        TopicCommand::Create { name, partitions, event_bytes_max, .. } => {
-            let event_bytes_max = event_bytes_max.unwrap_or_default();
-            let request = CreateTopicRequest { name, partitions, event_bytes_max };
+        TopicCommand::Create { name, partitions, event_bytes_max, retention, .. } => {
+            let request = CreateTopicRequest {
+                name,
+                partitions,
+                event_bytes_max: event_bytes_max.unwrap_or_default(),
+                retention_us: retention.retention.unwrap_or_default(),
+                retention_bytes: retention.retention_size.unwrap_or_default(),
+            };
             let topic = topics.create_topic(request).await?.into_inner().topic.unwrap_or_default();
             out.show(&to_json(&topic), || vec![format!("created topic {} with {}", topic.name, partitions_of(&topic))])
         }
@@ -105,31 +156,62 @@ async fn run_on(command: TopicCommand, common: &Common) -> Result<(), CliError> 
             json["partition_offsets"] = described
                 .partitions
                 .iter()
-                .map(|at| json!({ "partition": at.partition, "earliest": at.earliest_offset, "end": at.end_offset }))
+                .map(|at| {
+                    json!({
+                        "partition": at.partition,
+                        "earliest": at.earliest_offset,
+                        "archived_end": at.archived_end_offset,
+                        "end": at.end_offset,
+                        "files": at.files,
+                        "file_bytes": at.file_bytes,
+                        "payload_bytes": at.payload_bytes,
+                    })
+                })
                 .collect();
             out.show(&json, || {
                 let mut lines = vec![
                     format!("topic {}, created {}", topic.name, time(topic.created_timestamp_us)),
                     format!("largest event {}", bytes(topic.event_bytes_max.into())),
+                    format!("events are kept {}", kept(&topic)),
                 ];
                 let rows: Vec<Vec<String>> = described
                     .partitions
                     .iter()
-                    .map(|at| vec![at.partition.to_string(), count(at.earliest_offset), count(at.end_offset)])
+                    .map(|at| {
+                        let offsets = [at.earliest_offset, at.archived_end_offset, at.end_offset].map(count);
+                        let sizes = [count(at.files), bytes(at.file_bytes), bytes(at.payload_bytes)];
+                        [at.partition.to_string()].into_iter().chain(offsets).chain(sizes).collect()
+                    })
                     .collect();
-                lines.extend(table(&["PARTITION", "EARLIEST", "END"], &rows));
+                let head = ["PARTITION", "EARLIEST", "ARCHIVED TO", "END", "FILES", "ON DISK", "OF EVENTS"];
+                lines.extend(table(&head, &rows));
                 lines
             })
         }
-        TopicCommand::Update { name, partitions, event_bytes_max, .. } => {
-            if partitions.is_none() && event_bytes_max.is_none() {
-                return Err(CliError::invalid("nothing to change").hint("give --partitions or --event-bytes-max"));
+        TopicCommand::Update { name, partitions, event_bytes_max, retention, .. } => {
+            let RetentionArgs { retention: retention_us, retention_size: retention_bytes } = retention;
+            let request = UpdateTopicRequest { name, partitions, event_bytes_max, retention_us, retention_bytes };
+            if request == (UpdateTopicRequest { name: request.name.clone(), ..Default::default() }) {
+                let options = "give --partitions, --event-bytes-max, --retention or --retention-size";
+                return Err(CliError::invalid("nothing to change").hint(options));
             }
-            let request = UpdateTopicRequest { name, partitions, event_bytes_max };
             let topic = topics.update_topic(request).await?.into_inner().topic.unwrap_or_default();
             out.show(&to_json(&topic), || {
                 let largest = bytes(topic.event_bytes_max.into());
-                vec![format!("topic {} has {} now, largest event {largest}", topic.name, partitions_of(&topic))]
+                let (name, partitions, kept) = (&topic.name, partitions_of(&topic), kept(&topic));
+                vec![format!("topic {name} has {partitions} now, largest event {largest}, events are kept {kept}")]
+            })
+        }
+        TopicCommand::Flush { name, .. } => {
+            let name = name.unwrap_or_default();
+            let flushed = topics.flush_topic(FlushTopicRequest { name }).await?.into_inner();
+            out.show(&json!({ "files": flushed.files, "events": flushed.events }), || {
+                let (events, files) = (count_of(flushed.events, "event"), count_of(flushed.files, "file"));
+                vec![if flushed.events == 0 {
+                    "everything was in files already".to_owned()
+                } else {
+                    format!("put {events} into {files}")
+                }]
             })
         }
         TopicCommand::Delete { name, .. } => {
@@ -146,11 +228,25 @@ fn partitions_of(topic: &Topic) -> String {
     }
 }
 
+fn kept(topic: &Topic) -> String {
+    let round = jiff::SpanRound::new().largest(jiff::Unit::Day).days_are_24_hours();
+    let time = jiff::Span::new().try_microseconds(topic.retention_us as i64).and_then(|span| span.round(round));
+    let time = time.ok().filter(|_| topic.retention_us > 0).map(|span| format!("for {span:#}"));
+    let size = (topic.retention_bytes > 0).then(|| format!("up to {} a partition", bytes(topic.retention_bytes)));
+    match (time, size) {
+        (Some(time), Some(size)) => format!("{time} and {size}"),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => "for ever".to_owned(),
+    }
+}
+
 fn to_json(topic: &Topic) -> Value {
     json!({
         "name": topic.name,
         "partitions": topic.partitions,
         "event_bytes_max": topic.event_bytes_max,
         "created": time(topic.created_timestamp_us),
+        "retention_seconds": (topic.retention_us > 0).then(|| topic.retention_us as f64 / 1e6),
+        "retention_bytes": (topic.retention_bytes > 0).then_some(topic.retention_bytes),
     })
 }

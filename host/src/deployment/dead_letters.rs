@@ -4,7 +4,7 @@
 //! that rejected it.
 
 use crate::deployment::spec::DeploymentSpec;
-use nodata_log::limits::{EVENT_BYTES_MAX, HEADERS_MAX};
+use nodata_log::limits::HEADERS_MAX;
 use nodata_log::{Batch, BatchBuilder, Log, LogError, Name, Topic, TopicConfig, Tp};
 use nodata_runtime::{Input, Rejected};
 
@@ -26,7 +26,7 @@ async fn topic(log: &dyn Log, name: &Name) -> Result<Topic, LogError> {
     if let Ok(topic) = log.topic(name) {
         return Ok(topic);
     }
-    let config = TopicConfig { partitions: 1, event_bytes_max: EVENT_BYTES_MAX };
+    let config = TopicConfig::default();
     match log.create_topic(name.clone(), config) {
         Ok(created) => created.await,
         // Another task of the deployment was quicker, and its topic may still be on the way to the disk.

@@ -31,6 +31,14 @@ pub enum SyncSite {
     WholeFile,
     /// The name of a file that was written whole.
     WholeFileName,
+    /// A file of the archive, before it is given its name.
+    ArchiveFile,
+    /// The names of the folders in which a file of the archive lies.
+    ArchiveDir,
+    /// The name of a file of the archive, before the log is told about it.
+    ArchiveName,
+    /// That a folder of the archive is empty, before it is removed.
+    ArchiveRemoved,
 }
 
 /// An entry of a folder.
@@ -63,6 +71,9 @@ pub trait Fs: Send + Sync + 'static {
 
     /// Makes a folder, if it is not there yet.
     fn create_dir(&self, dir: &str) -> io::Result<()>;
+
+    /// Removes a folder in which nothing is.
+    fn remove_dir(&self, dir: &str) -> io::Result<()>;
 
     /// Makes the names in a folder durable.
     fn sync_dir(&self, dir: &str, site: SyncSite) -> io::Result<()>;

@@ -92,6 +92,10 @@ impl Fs for RealFs {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path(dir))
     }
 
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        fs::remove_dir(self.path(dir))
+    }
+
     fn sync_dir(&self, dir: &str, _site: SyncSite) -> io::Result<()> {
         File::open(self.path(dir))?.sync_all()
     }

@@ -328,6 +328,10 @@ fn site_name(site: SyncSite) -> &'static str {
         SyncSite::Checkpoint => "checkpoint",
         SyncSite::WholeFile => "whole file",
         SyncSite::WholeFileName => "whole file name",
+        SyncSite::ArchiveFile => "archive file",
+        SyncSite::ArchiveDir => "archive folder",
+        SyncSite::ArchiveName => "archive name",
+        SyncSite::ArchiveRemoved => "archive removed",
     }
 }
 
@@ -414,6 +418,20 @@ impl Fs for SimulatedFs {
             disk.change_name(None, Some(dir), None);
         }
         Ok(())
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        let mut disk = self.disk();
+        let power_goes = disk.enter()?;
+        let inside = format!("{dir}/");
+        if disk.names.keys().any(|path| path.starts_with(&inside)) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        if disk.names.get(dir) != Some(&None) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        disk.change_name(Some(dir), None, None);
+        if power_goes { Err(power_is_gone()) } else { Ok(()) }
     }
 
     fn sync_dir(&self, dir: &str, site: SyncSite) -> io::Result<()> {

@@ -81,7 +81,7 @@ impl Target {
 
     /// Makes a topic.
     pub(crate) async fn topic(&self, name: &str, partitions: u32) -> Result<(), CliError> {
-        let request = CreateTopicRequest { name: name.to_owned(), partitions, event_bytes_max: 0 };
+        let request = CreateTopicRequest { name: name.to_owned(), partitions, ..Default::default() };
         self.connect().await?.topics().create_topic(request).await?;
         Ok(())
     }
