@@ -83,8 +83,12 @@ impl Server {
 
         let fs: Arc<dyn Fs> = Arc::new(RealFs::new(&settings.data).map_err(io_error("create", &place))?);
         let files = Arc::new(ArchiveFiles::new(fs.clone()));
-        let options =
-            Options { ring_bytes: settings.ring_bytes, archive: Some(files.clone()), ..Options::new(chance()) };
+        let options = Options {
+            ring_bytes: settings.ring_bytes,
+            hot_bytes: settings.hot_bytes,
+            archive: Some(files.clone()),
+            ..Options::new(chance())
+        };
         let (log, report) = EmbeddedLog::open(options, &place, fs.clone(), clock.clone())?;
         log.start().map_err(io_error("start the threads of", &place))?;
         let log = Arc::new(log);

@@ -34,6 +34,9 @@ pub(crate) struct ServeArgs {
     /// Seconds after which events are in Parquet files, however few they are. More make fewer files of topics with few events.
     #[arg(long, value_name = "SECONDS", default_value_t = nodata_archive::limits::FLUSH_AGE_SECS)]
     archive_after: u64,
+    /// MiB of log that are kept although all their events are in files: reading from the log is cheaper.
+    #[arg(long, value_name = "MIB", default_value_t = nodata_log::limits::HOT_BYTES >> 20)]
+    keep_log: u64,
     /// What to say while running: error, warn, info, debug, or a filter such as `nodata=debug`.
     #[arg(long, env = "NODATA_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
@@ -52,6 +55,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), CliError> {
 
     let mut settings = ServeSettings::new(args.data, args.listen);
     settings.guest_threads = args.guest_threads.unwrap_or(settings.guest_threads).max(1);
+    settings.hot_bytes = args.keep_log << 20;
     settings.archive_after = Duration::from_secs(args.archive_after);
     settings.guest_memory_bytes = args.guest_memory << 20;
     let program = std::env::current_exe()

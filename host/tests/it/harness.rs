@@ -20,12 +20,21 @@ pub(crate) struct Server {
     said: Arc<Mutex<String>>,
     listens: Option<JoinHandle<()>>,
     dir: Arc<TempDir>,
+    more: Vec<String>,
 }
 
 impl Server {
     /// Starts a server on an empty store.
     pub(crate) fn start() -> Self {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), "127.0.0.1:0")
+    }
+
+    /// Starts a server on an empty store, with more options. They are kept when it is started again.
+    pub(crate) fn start_with(more: &[&str]) -> Self {
+        match Self::try_start(Arc::new(tempfile::tempdir().unwrap()), "127.0.0.1:0", more) {
+            Ok(server) => server,
+            Err(said) => panic!("the server did not start: {said}"),
+        }
     }
 
     /// Starts a server on a store that may be there.
@@ -63,7 +72,10 @@ impl Server {
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         match ready.trim_end().strip_prefix("nodata is ready on ") {
-            Some(address) => Ok(Self { address: address.to_owned(), child, said, listens: Some(listens), dir }),
+            Some(address) => {
+                let more = more.iter().map(|option| (*option).to_owned()).collect();
+                Ok(Self { address: address.to_owned(), child, said, listens: Some(listens), dir, more })
+            }
             None => {
                 let _ = child.wait();
                 listens.join().unwrap();
@@ -114,7 +126,15 @@ impl Server {
     fn restart(&mut self) {
         self.child.wait().unwrap();
         let (dir, address) = (self.dir.clone(), self.address.clone());
-        *self = Self::start_in(dir, &address);
+        let more = std::mem::take(&mut self.more);
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        *self = Self::try_start(dir, &address, &more).unwrap_or_else(|said| panic!("it did not start again: {said}"));
+    }
+
+    /// Stops the server in order, and starts it again at the same address.
+    pub(crate) fn stop_and_restart(&mut self) {
+        self.signal("TERM");
+        self.restart();
     }
 
     /// Sends a signal.
@@ -294,4 +314,14 @@ pub(crate) fn json_lines(text: &str) -> Vec<Value> {
 /// A runtime for a client.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
+}
+
+/// A Python with the readers that are not ours.
+pub(crate) fn python(script: &str) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join("../target/readers/bin/python");
+    assert!(python.exists(), "{} is not there; `cargo xtask test` makes it", python.display());
+    let mut command = Command::new(python);
+    command.arg(root.join("tests/outside").join(script));
+    command
 }

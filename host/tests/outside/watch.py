@@ -17,7 +17,7 @@ files = f"{data}/topic={topic}/**/*.parquet"
 
 
 def by_duckdb():
-    query = f"""select partition, count(*), count(distinct _offset), min(_offset), max(_offset), sum(length(value))
+    query = f"""select partition, count(*), count(distinct _offset), min(_offset), max(_offset), sum(octet_length(value))
         from read_parquet('{files}', hive_partitioning = true) group by 1"""
     try:
         return duckdb.connect().sql(query).fetchall()

@@ -16,7 +16,8 @@ fn checks() -> Result<(), Failed> {
     run("checking the format of the host", &mut cargo(&["fmt", "--all", "--check"]))?;
     in_components("checking the format of the components", &["fmt", "--all", "--check"])?;
 
-    let python = tools::python(&["buf-bin==1.75.0"])?;
+    let python = tools::python(&["buf-bin==1.75.0", "duckdb==2.0.1", "polars==2.1.0", "pyarrow==26.0.1"])?;
+    tools::link_readers(&python)?;
     run(
         "checking the protocol with buf",
         Command::new(python.join("buf")).args(["lint", "proto"]).current_dir(root()),

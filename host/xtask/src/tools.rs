@@ -1,7 +1,7 @@
 //! What the commands need, installed when it is missing.
 
-use crate::step::{self, Failed, cargo, run, target_dir, works};
-use std::path::PathBuf;
+use crate::step::{self, Failed, cargo, root, run, target_dir, works};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The targets that components are built for.
@@ -49,6 +49,15 @@ pub(crate) fn python(packages: &[&str]) -> Result<PathBuf, Failed> {
     )?;
     std::fs::write(noted, wanted)?;
     Ok(bin)
+}
+
+/// Puts the Python environment of these programs where the tests look for it.
+pub(crate) fn link_readers(bin: &Path) -> Result<(), Failed> {
+    let environment = bin.parent().unwrap_or(bin);
+    let link = root().join("target/readers");
+    std::fs::create_dir_all(root().join("target"))?;
+    let _ = std::fs::remove_file(&link);
+    Ok(std::os::unix::fs::symlink(environment, link)?)
 }
 
 /// Whether cargo-nextest is here; the plain test runner does as well.

@@ -63,8 +63,9 @@ impl Tail {
                 let begin = match from {
                     From::Earliest => earliest,
                     From::Latest => end,
-                    // An offset that one partition does not have (yet) is one it begins or ends at.
-                    From::Offset(offset) => offset.clamp(earliest, end.max(earliest)),
+                    // An offset that one partition does not have yet is its end. One that it does not have any more is refused
+                    // by the server: events that are gone are not to be missed in silence.
+                    From::Offset(offset) => offset.min(end),
                 };
                 (partition, (begin, if follow { u64::MAX } else { end }))
             })

@@ -1,0 +1,221 @@
+//! Topics are Parquet: readers that are not ours see what the server sees, at every moment.
+
+use crate::harness::{Server, python};
+use serde_json::{Value, json};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+/// What DuckDB, pyarrow and Polars see of a topic, if it is the same.
+fn outside(server: &Server, topic: &str) -> Value {
+    let output = python("rows.py").arg(server.data().join("data")).arg(topic).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let readers = seen.as_object().unwrap();
+    assert_eq!(readers.len(), 3);
+    let first = readers.values().next().unwrap().clone();
+    for (name, found) in readers {
+        assert_eq!(*found, first, "{name} differs: {seen}");
+    }
+    first
+}
+
+fn files(server: &Server, topic: &str) -> Vec<PathBuf> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { walk(&path, found) } else { found.push(path) }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&server.data().join("data").join(format!("topic={topic}")), &mut found);
+    found.sort();
+    found
+}
+
+fn values(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| format!("value {n}")).collect()
+}
+
+fn as_strs(values: &[String]) -> Vec<&str> {
+    values.iter().map(String::as_str).collect()
+}
+
+fn publish(server: &Server, topic: &str, range: std::ops::Range<usize>) {
+    server.publish(topic, &as_strs(&values(range)));
+}
+
+fn consumed(server: &Server, topic: &str) -> Vec<String> {
+    server.ok(&["consume", topic, "--from", "earliest", "--raw"]).lines().map(str::to_owned).collect()
+}
+
+fn partition(server: &Server, topic: &str, partition: usize) -> Value {
+    server.json(&["topic", "describe", topic])["partition_offsets"][partition].clone()
+}
+
+#[test]
+fn readers_that_are_not_ours_see_every_event_once() {
+    let mut server = Server::start();
+    server.ok(&["topic", "create", "orders"]);
+    publish(&server, "orders", 0..100);
+    assert_eq!(server.ok(&["topic", "flush", "orders"]), "put 100 events into 1 file\n");
+    assert_eq!(server.ok(&["topic", "flush", "orders"]), "everything was in files already\n");
+    let seen = |count: u64| json!({ "count": count, "different": count, "partitions": { "0": [0, count - 1] } });
+    assert_eq!(outside(&server, "orders"), seen(100));
+
+    // The file grows, and what was there stays as it is.
+    let before = std::fs::read(&files(&server, "orders")[0]).unwrap();
+    publish(&server, "orders", 100..150);
+    server.ok(&["topic", "flush"]);
+    assert_eq!(files(&server, "orders").len(), 1);
+    let after = std::fs::read(&files(&server, "orders")[0]).unwrap();
+    assert!(after.starts_with(&before) && after.len() > before.len());
+    assert_eq!(outside(&server, "orders"), seen(150));
+
+    // A kill changes nothing, and neither does an end in order, which puts everything into files.
+    server.kill_and_restart();
+    publish(&server, "orders", 150..160);
+    server.stop_and_restart();
+    assert_eq!(outside(&server, "orders"), seen(160));
+    assert_eq!(consumed(&server, "orders"), values(0..160));
+    let partition = partition(&server, "orders", 0);
+    assert_eq!((&partition["archived_end"], &partition["end"]), (&json!(160), &json!(160)));
+    assert_eq!(partition["files"], 1);
+}
+
+#[test]
+fn events_become_part_of_a_file_by_themselves() {
+    let server = Server::start_with(&["--archive-after", "1"]);
+    server.ok(&["topic", "create", "orders"]);
+    publish(&server, "orders", 0..3);
+    while files(&server, "orders").is_empty() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(outside(&server, "orders")["count"], 3);
+}
+
+#[test]
+fn what_the_log_let_go_of_is_read_from_files() {
+    let mut server = Server::start_with(&["--keep-log", "0"]);
+    server.ok(&["topic", "create", "orders"]);
+    for life in 0..4 {
+        publish(&server, "orders", life * 1000..(life + 1) * 1000);
+        server.stop_and_restart();
+    }
+    let wal: Vec<String> = std::fs::read_dir(server.data().join("wal"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    // One is being written, and one was last written before the restart.
+    assert!(wal.iter().filter(|name| !name.starts_with("spare")).count() <= 2, "{wal:?}");
+    assert_eq!(consumed(&server, "orders"), values(0..4000));
+    let from = server.ok(&["consume", "orders", "--from", "2500", "--max", "2", "--raw"]);
+    assert_eq!(from, "value 2500\nvalue 2501\n");
+    server.kill_and_restart();
+    assert_eq!(consumed(&server, "orders"), values(0..4000));
+}
+
+#[test]
+fn a_deleted_topic_leaves_no_files_and_its_name_begins_anew() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "orders"]);
+    publish(&server, "orders", 0..10);
+    server.ok(&["topic", "flush", "orders"]);
+    server.ok(&["topic", "delete", "orders"]);
+    while !files(&server, "orders").is_empty() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.ok(&["topic", "create", "orders"]);
+    publish(&server, "orders", 50..55);
+    server.ok(&["topic", "flush", "orders"]);
+    assert_eq!(outside(&server, "orders")["partitions"]["0"], json!([0, 4]));
+    assert_eq!(consumed(&server, "orders"), values(50..55));
+}
+
+/// Values that do not become smaller.
+fn noise(count: usize) -> Vec<String> {
+    let mut state = 7u64;
+    let word = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        format!("{:016x}", state ^ (state >> 29))
+    };
+    let words: Vec<String> = (0..count * 64).map(word).collect();
+    words.chunks(64).map(<[String]>::concat).collect()
+}
+
+#[test]
+fn the_oldest_files_go_when_there_are_too_many_bytes() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "orders", "--retention-size", "2MiB"]);
+    let values = noise(1000);
+    let (earliest, end) = loop {
+        server.publish("orders", &as_strs(&values));
+        server.ok(&["topic", "flush", "orders"]);
+        let partition = partition(&server, "orders", 0);
+        let (earliest, end) = (partition["earliest"].as_u64().unwrap(), partition["end"].as_u64().unwrap());
+        // A file is removed a little later than it is one too many.
+        if earliest > 0 {
+            break (earliest, end);
+        }
+    };
+    assert_eq!(
+        server.run(&["consume", "orders", "--from", "0", "--max", "1"]).failed(2),
+        format!("error: offset 0 of partition 0 is out of range: the earliest is {earliest}, the end is {end}\n")
+    );
+    assert_eq!(consumed(&server, "orders").len() as u64, end - earliest);
+    assert_eq!(outside(&server, "orders")["partitions"]["0"], json!([earliest, end - 1]));
+
+    assert_eq!(
+        server.run(&["topic", "update", "orders", "--retention-size", "1kB"]).failed(2),
+        "error: a retention of 1000 bytes; at least 1048576 are kept\n"
+    );
+    assert!(server.ok(&["topic", "update", "orders", "--retention-size", "unlimited"]).ends_with("kept for ever\n"));
+}
+
+/// Someone who reads the files again and again, until told to stop.
+struct Watcher(Child);
+
+impl Watcher {
+    fn start(server: &Server, topic: &str, reader: &str, more: &[&str]) -> Self {
+        let mut watch = python("watch.py");
+        watch.arg(server.data().join("data")).args([topic, reader]).args(more);
+        Self(watch.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// How many queries it made; each was right.
+    fn stop(mut self) -> u64 {
+        // One that was not right has ended already.
+        let _ = self.0.stdin.take().unwrap().write_all(b"stop\n");
+        let output = self.0.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
+    }
+}
+
+#[test]
+fn readers_see_whole_files_while_they_are_written_grow_and_are_sealed() {
+    let server = Server::start_with(&["--archive-after", "0"]);
+    server.ok(&["topic", "create", "orders", "--partitions", "2"]);
+    publish(&server, "orders", 0..10);
+    server.ok(&["topic", "flush", "orders"]);
+    let watchers = [
+        Watcher::start(&server, "orders", "duckdb", &[]),
+        Watcher::start(&server, "orders", "duckdb", &[]),
+        Watcher::start(&server, "orders", "pyarrow", &[]),
+    ];
+    for round in 0..60 {
+        for partition in 0..2 {
+            let values = values(round * 20..round * 20 + 1 + round);
+            server.publish_to("orders", partition, &as_strs(&values));
+        }
+        server.ok(&["topic", "flush", "orders"]);
+    }
+    // More row groups than one file takes.
+    assert!(files(&server, "orders").len() >= 4, "{:?}", files(&server, "orders"));
+    for watcher in watchers {
+        assert!(watcher.stop() > 3);
+    }
+    let ends = (0..2).map(|at| partition(&server, "orders", at)["end"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(outside(&server, "orders")["count"], ends);
+}
