@@ -1,4 +1,4 @@
-//! Topics as Parquet.
+#![doc = include_str!("../README.md")]
 
 // The bytes.
 pub mod decode; // a file as events
