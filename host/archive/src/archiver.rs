@@ -93,7 +93,7 @@ impl Archiver {
     }
 
     /// Compares the files with the log; see [`Adoption`]. To be called before anything else, and its commits are to be made
-    /// before [`run`](Self::run).
+    /// before [`start`](Self::start).
     pub fn adopt(&self) -> Result<Adoption, ArchiveError> {
         adopt::adopt(&*self.fs, &self.log, &self.flusher)
     }

@@ -8,7 +8,7 @@ use crate::archive::{ArchiveFile, ArchiveReader, PartitionArchive, Unarchived};
 use crate::checkpoint::{Changed, Checkpoint, Mark};
 use crate::engine::{
     Append, Appended, Bounds, BoxFuture, Capabilities, Change, Changes, Chunk, Clock, Expect, Log, MetaEntry,
-    MetadataStore, Pending, ReadLimits, Room, StateScan,
+    MetadataStore, Pending, ReadLimits, Room, StateScan, find_time,
 };
 use crate::error::{LogError, OpenError};
 use crate::event::TimestampUs;
@@ -797,6 +797,26 @@ impl Log for EmbeddedLog {
                     read => return read,
                 }
             }
+        })
+    }
+
+    fn offset_at(&self, tp: Tp, time_us: TimestampUs) -> BoxFuture<'_, Result<Offset, LogError>> {
+        Box::pin(async move {
+            let archive = self.archive(tp)?;
+            let topic = self.topic_by_id(tp.topic)?;
+            let begins_at = archive.start;
+            for file in archive.files.values().filter(|file| file.timestamp_max_us >= time_us) {
+                let Some(reader) = &self.shared.options.archive else { break };
+                let found = reader.offset_at(&topic, tp.partition, file, begins_at, time_us).await;
+                match found {
+                    Ok(Some(offset)) => return Ok(offset),
+                    Ok(None) => {}
+                    // It may have been removed meanwhile, with all that it held.
+                    Err(_) if file.end <= self.bounds(tp)?.earliest => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            find_time(self, tp, archive.end.max(self.bounds(tp)?.earliest), time_us).await
         })
     }
 

@@ -208,12 +208,33 @@ pub trait Log: Send + Sync + 'static {
     /// Reads from `from` on. At the end it answers at once with nothing; before the beginning and behind the end it
     /// answers out of range.
     fn read(&self, tp: Tp, from: Offset, limits: ReadLimits) -> BoxFuture<'_, Result<Chunk, LogError>>;
+    /// The offset of the first event whose timestamp is not before a time; the end if there is none.
+    fn offset_at(&self, tp: Tp, time_us: TimestampUs) -> BoxFuture<'_, Result<Offset, LogError>>;
     /// The files that hold older events of a partition.
     fn archive(&self, tp: Tp) -> Result<PartitionArchive, LogError>;
     /// The end of a partition, as it moves. The sender is gone when the topic is.
     fn follow(&self, tp: Tp) -> Result<watch::Receiver<Offset>, LogError>;
     /// Every change from now on. A receiver that falls behind is told so, and asks for everything anew.
     fn changes(&self) -> broadcast::Receiver<Changes>;
+}
+
+/// [`Log::offset_at`] by reading on from an offset.
+pub(crate) async fn find_time(log: &dyn Log, tp: Tp, from: Offset, time_us: TimestampUs) -> Result<Offset, LogError> {
+    let mut next = from;
+    loop {
+        let chunk = log.read(tp, next, ReadLimits { bytes_max: 1 << 20, events_max: usize::MAX }).await?;
+        if chunk.batches.is_empty() {
+            return Ok(chunk.next);
+        }
+        for stored in chunk.batches.iter().filter(|stored| stored.batch.timestamp_max_us() >= time_us) {
+            let mut rows = stored.batch.timestamps().enumerate();
+            let is_it = |&(row, at): &(usize, TimestampUs)| at >= time_us && stored.offsets.at(row) >= next;
+            if let Some((row, _)) = rows.find(is_it) {
+                return Ok(stored.offsets.at(row));
+            }
+        }
+        next = chunk.next;
+    }
 }
 
 /// Which entries of a state table.

@@ -6,9 +6,10 @@ use crate::archive::PartitionArchive;
 use crate::batch::Batch;
 use crate::engine::{
     AckLevel, Append, Appended, AppendedRange, Bounds, BoxFuture, Capabilities, Change, Changes, Chunk, Clock, Expect,
-    Log, MetaEntry, MetadataStore, Offsets, Pending, ReadLimits, Room, StateScan, StoredBatch,
+    Log, MetaEntry, MetadataStore, Offsets, Pending, ReadLimits, Room, StateScan, StoredBatch, find_time,
 };
 use crate::error::LogError;
+use crate::event::TimestampUs;
 use crate::limits::{FRAME_BYTES_MAX, META_KEY_BYTES_MAX, META_VALUE_BYTES_MAX, WATCH_CHANGES_MAX};
 use crate::producer::{ProducerId, ProducerSequence, Producers};
 use crate::task::{OwnerId, TaskKey, TaskLease, TaskPosition, Transaction};
@@ -327,6 +328,10 @@ impl Log for ModelLog {
             Ok(chunk)
         };
         Box::pin(std::future::ready(read()))
+    }
+
+    fn offset_at(&self, tp: Tp, time_us: TimestampUs) -> BoxFuture<'_, Result<Offset, LogError>> {
+        Box::pin(find_time(self, tp, 0, time_us))
     }
 
     fn archive(&self, tp: Tp) -> Result<PartitionArchive, LogError> {

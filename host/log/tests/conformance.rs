@@ -47,6 +47,7 @@ conformance! {
     a_deleted_topic_leaves_nothing_to_a_new_one_of_its_name
     events_come_back_in_order_with_growing_offsets
     a_read_begins_anywhere
+    a_time_is_found_where_events_are_not_older
     a_read_out_of_range_says_what_there_is
     a_read_is_bounded
     one_append_reaches_several_partitions
@@ -189,6 +190,23 @@ async fn a_read_begins_anywhere(log: &dyn Engine) {
     for from in 0..log.bounds(tp).unwrap().end {
         let expected: Vec<_> = all.iter().filter(|(offset, _)| *offset >= from).cloned().collect();
         assert_eq!(read(log, tp, from, ALL).await, expected, "from {from}");
+    }
+}
+
+async fn a_time_is_found_where_events_are_not_older(log: &dyn Engine) {
+    let tp = topic(log, "orders", 1).await;
+    assert_eq!(log.offset_at(tp, 0).await.unwrap(), 0);
+    let times: Vec<i64> = (0..200).map(|n| n * 10 - n % 7 * 30).collect();
+    for times in times.chunks(3) {
+        let event = |time: &i64| Event { timestamp_us: Some(*time), ..Event::new(vec![b'x'; 400]) };
+        let batch = Batch::from_events(&times.iter().map(event).collect::<Vec<_>>(), 0).unwrap();
+        append_with(log, vec![(tp, batch)], AckLevel::Durable, None).await.unwrap();
+    }
+    let all = read(log, tp, 0, ALL).await;
+    for time in (-200..2100).step_by(7) {
+        let row = times.iter().position(|&at| at >= time);
+        let expected = row.map_or_else(|| log.bounds(tp).unwrap().end, |row| all[row].0);
+        assert_eq!(log.offset_at(tp, time).await.unwrap(), expected, "time {time}");
     }
 }
 

@@ -32,6 +32,20 @@ impl wire::consume_service_server::ConsumeService for ConsumeApi {
         Ok(Response::new(response))
     }
 
+    async fn find_offsets(
+        &self,
+        request: Request<wire::FindOffsetsRequest>,
+    ) -> Result<Response<wire::FindOffsetsResponse>, Status> {
+        let request = request.into_inner();
+        let topic = self.log.topic(&status::name("topic", &request.topic)?).map_err(Refusal::from)?;
+        let mut offsets = Vec::new();
+        for tp in topic.partitions() {
+            let offset = self.log.offset_at(tp, request.timestamp_us).await.map_err(Refusal::from)?;
+            offsets.push(wire::PartitionOffset { partition: tp.partition, offset });
+        }
+        Ok(Response::new(wire::FindOffsetsResponse { offsets }))
+    }
+
     type TailStream = ReceiverStream<Result<wire::TailResponse, Status>>;
 
     async fn tail(&self, request: Request<wire::TailRequest>) -> Result<Response<Self::TailStream>, Status> {

@@ -18,7 +18,8 @@ use std::io::{self, BufWriter, Write};
 pub(crate) struct ConsumeArgs {
     /// The topic to read.
     topic: String,
-    /// Where to begin: earliest, latest, or an offset [default: earliest, or latest with --follow].
+    /// Where to begin: earliest, latest, an offset, or the time of an event, such as 2013-06-01T00:00:00Z [default: earliest, or
+    /// latest with --follow].
     #[arg(long, value_name = "POSITION", value_parser = from)]
     from: Option<From>,
     /// Only these partitions.
@@ -43,9 +44,19 @@ fn from(text: &str) -> Result<From, String> {
         "latest" => Ok(From::Latest),
         _ => match text.parse() {
             Ok(offset) => Ok(From::Offset(offset)),
-            Err(_) => Err("give earliest, latest, or an offset".to_owned()),
+            Err(_) => {
+                let example = "give earliest, latest, an offset, or a time such as 2013-06-01T00:00:00Z";
+                time_us(text).map(From::Time).ok_or_else(|| example.to_owned())
+            }
         },
     }
+}
+
+/// A time in microseconds since the Unix epoch. A time without a zone is in UTC, and a date is its midnight.
+pub(crate) fn time_us(text: &str) -> Option<i64> {
+    let in_utc = |time: jiff::civil::DateTime| time.to_zoned(jiff::tz::TimeZone::UTC).map(|time| time.timestamp());
+    let time = text.parse::<jiff::Timestamp>().or_else(|_| text.parse().and_then(in_utc));
+    time.ok().map(jiff::Timestamp::as_microsecond)
 }
 
 pub(crate) async fn run(args: ConsumeArgs) -> Result<(), CliError> {
@@ -192,9 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_a_word_or_an_offset() {
+    fn a_position_is_a_word_an_offset_or_a_time() {
         assert_eq!(from("earliest"), Ok(From::Earliest));
         assert_eq!(from("17"), Ok(From::Offset(17)));
-        assert_eq!(from("yesterday").unwrap_err(), "give earliest, latest, or an offset");
+        assert_eq!(from("2013-06-01T00:00:00.000001Z"), Ok(From::Time(1_370_044_800_000_001)));
+        assert_eq!(from("2013-06-01"), Ok(From::Time(1_370_044_800_000_000)));
+        assert_eq!(
+            from("yesterday").unwrap_err(),
+            "give earliest, latest, an offset, or a time such as 2013-06-01T00:00:00Z"
+        );
     }
 }

@@ -36,6 +36,10 @@ pub(crate) struct PublishArgs {
     /// Use this field as the id.
     #[arg(long, value_name = "FIELD")]
     id_field: Option<String>,
+    /// Use this field as the timestamp: a time as in RFC 3339, a date, or seconds since 1970. Events without it get the time at
+    /// which the server takes them.
+    #[arg(long, value_name = "FIELD")]
+    time_field: Option<String>,
     /// When an event counts as published.
     #[arg(long, default_value = "durable")]
     ack: AckArg,
@@ -101,7 +105,7 @@ async fn publish(args: PublishArgs) -> Result<(), CliError> {
         let is_csv = args.file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
         if is_csv { Format::Csv } else { Format::Ndjson }
     });
-    if format == Format::Text && (args.key_field.is_some() || args.id_field.is_some()) {
+    if format == Format::Text && (args.key_field.is_some() || args.id_field.is_some() || args.time_field.is_some()) {
         return Err(CliError::invalid("text has no fields, so --key-field and --id-field mean nothing"));
     }
     let client = args.common.connect().await?;
@@ -110,7 +114,7 @@ async fn publish(args: PublishArgs) -> Result<(), CliError> {
     let options = PublisherOptions { ack: args.ack.into(), ..PublisherOptions::default() };
     let publisher = client.publisher(&args.topic, options);
 
-    let fields = Fields { key: args.key_field, id: args.id_field };
+    let fields = Fields { key: args.key_field, id: args.id_field, time: args.time_field };
     let (parts, mut read) = mpsc::channel(PUBLISH_READ_AHEAD);
     let batch_max = args.batch;
     let reader = tokio::task::spawn_blocking(move || {
@@ -256,12 +260,13 @@ impl Read for Eager<'_> {
 struct Fields {
     key: Option<String>,
     id: Option<String>,
+    time: Option<String>,
 }
 
 impl Fields {
     fn of_json(&self, line: &[u8]) -> Result<Event, String> {
         let mut event = Event::new(line.to_vec());
-        if self.key.is_none() && self.id.is_none() {
+        if self.key.is_none() && self.id.is_none() && self.time.is_none() {
             // Only whether it is JSON at all.
             serde_json::from_slice::<serde::de::IgnoredAny>(line).map_err(|error| not_json(&error))?;
             return Ok(event);
@@ -269,11 +274,11 @@ impl Fields {
         let value: Map<String, Value> = serde_json::from_slice(line).map_err(|error| {
             if error.is_data() { "it is no JSON object, so it has no fields".to_owned() } else { not_json(&error) }
         })?;
-        self.apply(&value, &mut event);
+        self.apply(&value, &mut event)?;
         Ok(event)
     }
 
-    fn apply(&self, fields: &Map<String, Value>, event: &mut Event) {
+    fn apply(&self, fields: &Map<String, Value>, event: &mut Event) -> Result<(), String> {
         let text = |field: &Option<String>| match fields.get(field.as_ref()?)? {
             Value::Null => None,
             Value::String(text) => Some(text.clone()),
@@ -281,7 +286,22 @@ impl Fields {
         };
         event.key = text(&self.key).map(Into::into);
         event.id = text(&self.id).filter(|id| !id.is_empty());
+        if let Some(time) = text(&self.time).filter(|time| !time.is_empty()) {
+            event.timestamp_us = Some(time_of(&time)?);
+        }
+        Ok(())
     }
+}
+
+/// Microseconds since the Unix epoch.
+fn time_of(text: &str) -> Result<i64, String> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Ok((seconds * 1e6) as i64);
+    }
+    crate::cli::consume::time_us(text).ok_or_else(|| {
+        let text: String = text.chars().take(40).collect();
+        format!("`{text}` is no time; a time is written as 2013-06-01T00:00:00Z, or as seconds since 1970")
+    })
 }
 
 fn not_json(error: &serde_json::Error) -> String {
@@ -326,7 +346,7 @@ fn read_csv(input: impl Read, fields: &Fields, collector: &Collector) -> Result<
     let wrong = |error: csv::Error| CliError::invalid(format!("no well-formed CSV: {error}"));
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).buffer_capacity(READ_BYTES).from_reader(input);
     let head = reader.headers().map_err(wrong)?.clone();
-    for (what, field) in [("--key-field", &fields.key), ("--id-field", &fields.id)] {
+    for (what, field) in [("--key-field", &fields.key), ("--id-field", &fields.id), ("--time-field", &fields.time)] {
         if let Some(missing) = field.as_deref().filter(|field| head.iter().all(|name| name != *field)) {
             let names = head.iter().collect::<Vec<_>>().join(", ");
             return Err(CliError::invalid(format!("{what} {missing}: the columns are {names}")));
@@ -339,7 +359,7 @@ fn read_csv(input: impl Read, fields: &Fields, collector: &Collector) -> Result<
         let row: Map<String, Value> =
             head.iter().zip(&record).map(|(name, cell)| (name.to_owned(), cell_value(cell))).collect();
         let mut event = Event::default();
-        fields.apply(&row, &mut event);
+        fields.apply(&row, &mut event).map_err(|what| CliError::invalid(format!("line {line}: {what}")))?;
         event.value = Some(Value::Object(row).to_string().into());
         let at = reader.position().byte();
         if !collector.push(&event, line, at - before) {
@@ -412,7 +432,7 @@ mod tests {
     /// The events that a file becomes: id, key and value of each.
     fn check(format: Format, text: &str) -> Result<Vec<String>, String> {
         let (parts, mut read) = mpsc::channel(100);
-        let fields = Fields { key: Some("carrier".to_owned()), id: Some("id".to_owned()) };
+        let fields = Fields { key: Some("carrier".to_owned()), id: Some("id".to_owned()), time: None };
         let input = io::Cursor::new(text.to_owned());
         let collector = Collector::new(parts, 2);
         let done = match format {

@@ -117,6 +117,39 @@ fn what_the_log_let_go_of_is_read_from_files() {
 }
 
 #[test]
+fn reading_begins_at_a_time_in_files_and_in_the_log() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "orders", "--partitions", "2"]);
+    let publish = |days: std::ops::Range<u32>| {
+        let lines: String = days.map(|day| format!("{{\"day\":\"2013-06-{day:02}T12:00:00Z\"}}\n")).collect();
+        server.run_with(&["publish", "orders", "--key-field", "day", "--time-field", "day"], lines.as_bytes()).ok();
+    };
+    let days_from = |from: &str| {
+        let mut days: Vec<String> = server
+            .ok(&["consume", "orders", "--from", from, "--raw"])
+            .lines()
+            .map(|line| line[16..18].to_owned())
+            .collect();
+        days.sort();
+        days
+    };
+    publish(1..11);
+    server.ok(&["topic", "flush"]);
+    publish(11..21);
+    let all: Vec<String> = (1..21).map(|day| format!("{day:02}")).collect();
+    assert_eq!(days_from("2013-06-01"), all);
+    assert_eq!(days_from("2013-06-07T12:00:00Z"), all[6..]);
+    assert_eq!(days_from("2013-06-15T14:00:00+02:00"), all[14..]);
+    assert_eq!(days_from("2013-06-15T12:00:00.000001Z"), all[15..]);
+    assert_eq!(days_from("2014-01-01"), [""; 0]);
+    assert_eq!(
+        server.run_with(&["publish", "orders", "--time-field", "day"], b"{\"day\":\"noon\"}\n").failed(2),
+        "error: standard input: line 1: `noon` is no time; a time is written as 2013-06-01T00:00:00Z, or as seconds since \
+         1970\nhint: published before it: 0 events\n"
+    );
+}
+
+#[test]
 fn a_deleted_topic_leaves_no_files_and_its_name_begins_anew() {
     let server = Server::start();
     server.ok(&["topic", "create", "orders"]);

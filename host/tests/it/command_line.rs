@@ -35,9 +35,10 @@ fn lists_and_descriptions_for_people() {
         plain(&server.ok(&["topic", "describe", "orders"])),
         "topic orders, created TIME\n\
          largest event 16.0 MiB\n\
-         PARTITION  EARLIEST  END\n\
-         0          0         1\n\
-         1          0         0\n"
+         events are kept for ever\n\
+         PARTITION  EARLIEST  ARCHIVED TO  END  FILES  ON DISK  OF EVENTS\n\
+         0          0         0            1    0      0 B      0 B\n\
+         1          0         0            0    0      0 B      0 B\n"
     );
     assert_eq!(server.ok(&["component", "list"]), "NAME  DIGEST  ROLES  SIZE  UPLOADED\n");
     assert_eq!(server.ok(&["deployment", "list"]), "NAME  STATE  LAG  TOPICS  COMPONENT\n");
@@ -53,7 +54,8 @@ fn json_for_programs() {
     let created = server.ok(&["topic", "create", "orders", "--json"]);
     assert_eq!(
         plain(&created),
-        "{\n  \"name\": \"orders\",\n  \"partitions\": 1,\n  \"event_bytes_max\": 16777216,\n  \"created\": \"TIME\"\n}\n"
+        "{\n  \"name\": \"orders\",\n  \"partitions\": 1,\n  \"event_bytes_max\": 16777216,\n  \"created\": \"TIME\",\n  \
+         \"retention_seconds\": null,\n  \"retention_bytes\": null\n}\n"
     );
     assert_eq!(server.ok(&["deployment", "list", "--json"]), "[]\n");
     assert_eq!(server.ok(&["topic", "delete", "orders", "--json"]), "{\n  \"deleted\": \"orders\"\n}\n");

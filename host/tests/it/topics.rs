@@ -14,7 +14,7 @@ fn a_topic_is_made_changed_and_deleted() {
     assert_eq!(server.run(&["topic", "create", "orders"]).failed(1), "error: topic `orders` exists already\n");
     assert_eq!(
         server.ok(&["topic", "update", "orders", "--partitions", "6", "--event-bytes-max", "1000"]),
-        "topic orders has 6 partitions now, largest event 1000 B\n"
+        "topic orders has 6 partitions now, largest event 1000 B, events are kept for ever\n"
     );
     assert_eq!(
         server.run(&["topic", "update", "orders", "--partitions", "2"]).failed(2),

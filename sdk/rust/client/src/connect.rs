@@ -5,11 +5,12 @@ use crate::proto::consume_service_client::ConsumeServiceClient;
 use crate::proto::deployment_service_client::DeploymentServiceClient;
 use crate::proto::publish_service_client::PublishServiceClient;
 use crate::proto::topic_service_client::TopicServiceClient;
-use crate::proto::{DescribeTopicRequest, PublishRequest};
+use crate::proto::{DescribeTopicRequest, FindOffsetsRequest, PublishRequest};
 use crate::publisher::{self, Published, Publisher, PublisherOptions};
 use crate::tail::{Tail, TailOptions};
 use crate::{Ack, Error, Event, Outcome, Result};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -131,6 +132,14 @@ impl Client {
             self.retry(async || Ok(self.topics().describe_topic(request.clone()).await?.into_inner())).await?;
         let partitions = described.partitions.into_iter();
         Ok(partitions.map(|at| (at.partition, at.earliest_offset, at.end_offset)).collect())
+    }
+
+    /// For each partition of a topic, the offset of the first event whose timestamp (microseconds since the Unix epoch) is not
+    /// before this; the end where there is none.
+    pub async fn offsets_at(&self, topic: &str, timestamp_us: i64) -> Result<BTreeMap<u32, u64>> {
+        let request = FindOffsetsRequest { topic: topic.to_owned(), timestamp_us };
+        let found = self.retry(async || Ok(self.consuming().find_offsets(request.clone()).await?.into_inner())).await?;
+        Ok(found.offsets.iter().map(|at| (at.partition, at.offset)).collect())
     }
 
     /// Tries again what passes and certainly did not happen.

@@ -20,6 +20,8 @@ pub enum From {
     Latest,
     /// At this offset, in every partition.
     Offset(u64),
+    /// At the first event, in every partition, whose timestamp is not before this, in microseconds since the Unix epoch.
+    Time(i64),
 }
 
 /// How to read.
@@ -56,18 +58,23 @@ impl Tail {
                 "topic `{topic}` has {count} partitions, there is no partition {missing}"
             )));
         }
+        let times = match from {
+            From::Time(timestamp_us) => client.offsets_at(&topic, timestamp_us).await?,
+            _ => BTreeMap::new(),
+        };
         let at = offsets
             .iter()
             .filter(|(partition, ..)| partitions.is_empty() || partitions.contains(partition))
             .map(|&(partition, earliest, end)| {
                 let begin = match from {
+                    From::Time(_) => times.get(&partition).copied().unwrap_or(end),
                     From::Earliest => earliest,
                     From::Latest => end,
                     // An offset that one partition does not have yet is its end. One that it does not have any more is refused
                     // by the server: events that are gone are not to be missed in silence.
                     From::Offset(offset) => offset.min(end),
                 };
-                (partition, (begin, if follow { u64::MAX } else { end }))
+                (partition, (begin, if follow { u64::MAX } else { end.max(begin) }))
             })
             .collect();
         Ok(Self {
