@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 /// What DuckDB, pyarrow and Polars see of a topic, if it is the same.
-fn outside(server: &Server, topic: &str) -> Value {
+pub(crate) fn outside(server: &Server, topic: &str) -> Value {
     let output = python("rows.py").arg(server.data().join("data")).arg(topic).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -207,17 +207,17 @@ fn the_oldest_files_go_when_there_are_too_many_bytes() {
 }
 
 /// Someone who reads the files again and again, until told to stop.
-struct Watcher(Child);
+pub(crate) struct Watcher(Child);
 
 impl Watcher {
-    fn start(server: &Server, topic: &str, reader: &str, more: &[&str]) -> Self {
+    pub(crate) fn start(server: &Server, topic: &str, reader: &str, more: &[&str]) -> Self {
         let mut watch = python("watch.py");
         watch.arg(server.data().join("data")).args([topic, reader]).args(more);
         Self(watch.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
     /// How many queries it made; each was right.
-    fn stop(mut self) -> u64 {
+    pub(crate) fn stop(mut self) -> u64 {
         // One that was not right has ended already.
         let _ = self.0.stdin.take().unwrap().write_all(b"stop\n");
         let output = self.0.wait_with_output().unwrap();

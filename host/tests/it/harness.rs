@@ -152,6 +152,14 @@ impl Server {
         status
     }
 
+    /// A command against this server, which nobody listens to.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(NODATA);
+        command.args(args).env("NODATA_SERVER", &self.address).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
     /// Runs a command against this server.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         self.run_with(args, b"")

@@ -1,7 +1,9 @@
-//! The main job on real input, while the server is killed: every late flight comes out once, in the order of its carrier.
+//! The main job on real input, while the server is killed: every late flight comes out once, in the order of its carrier, and
+//! readers of the files agree, who read all the time.
 //!
-//! `cargo xtask flights FILE` runs this with a whole year of flights.
+//! `cargo xtask flights FILE` runs this with a whole year of flights, and `NODATA_KILLS=100` with more kills.
 
+use crate::archive::{Watcher, outside};
 use crate::harness::{Server, block_on, component, json_lines};
 use nodata_client::{Event, PublisherOptions};
 use serde_json::Value;
@@ -10,7 +12,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-const KILLS: usize = 10;
+#[allow(clippy::disallowed_methods, reason = "a test has no settings")]
+fn kills() -> usize {
+    std::env::var("NODATA_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(10)
+}
 
 /// The flights to use: lines of JSON.
 #[allow(clippy::disallowed_methods, reason = "a test has no settings")]
@@ -54,17 +59,20 @@ fn late_flights_come_out_once_and_in_order_while_the_server_is_killed() {
     let late_count: usize = late.values().map(Vec::len).sum();
     assert!(late_count > 100, "{late_count}");
 
-    let mut server = Server::start();
+    // The log keeps nothing that is in files, so what is read at the end comes from both.
+    let mut server = Server::start_with(&["--archive-after", "1", "--keep-log", "0"]);
     server.ok(&["topic", "create", "flights", "--partitions", "4"]);
     server.ok(&["topic", "create", "late", "--partitions", "4"]);
     let file = component("late-flights");
     server.ok(&["add-component", "--file", &file, "--transform", "flights:late", "--from", "earliest"]);
 
+    let watchers = [Watcher::start(&server, "flights", "duckdb", &[]), Watcher::start(&server, "late", "duckdb", &[])];
+    let kills = kills();
     block_on(async {
         let client = server.client().await;
         let options = PublisherOptions { batch_events_max: 50, ..PublisherOptions::default() };
         let publisher = client.publisher("flights", options);
-        let part = lines.len().div_ceil(KILLS + 1);
+        let part = lines.len().div_ceil(kills + 1);
         for (number, (lines, parsed)) in lines.chunks(part).zip(parsed.chunks(part)).enumerate() {
             for (line, flight) in lines.iter().zip(parsed) {
                 let event = Event::new(line.clone())
@@ -72,10 +80,13 @@ fn late_flights_come_out_once_and_in_order_while_the_server_is_killed() {
                     .with_id(flight["id"].as_str().unwrap());
                 publisher.send(event).await.unwrap();
             }
-            if number < KILLS {
-                // In the middle of publishing, of calls and of commits.
-                tokio::time::sleep(Duration::from_millis(number as u64 * 3)).await;
+            if number < kills {
+                // In the middle of publishing, of calls, of commits, and of writing files.
+                let flush = server.command(&["topic", "flush"]).spawn().unwrap();
+                tokio::time::sleep(Duration::from_millis(number as u64 % 10 * 3)).await;
                 tokio::task::block_in_place(|| server.kill_and_restart());
+                // It may have been killed with the server.
+                let _ = tokio::task::block_in_place(|| flush.wait_with_output());
             }
         }
         publisher.flush().await.unwrap();
@@ -90,5 +101,20 @@ fn late_flights_come_out_once_and_in_order_while_the_server_is_killed() {
     assert_eq!(consumed(&server, "flights"), all, "every flight is there once, in the order of its carrier");
     let found = consumed(&server, "late");
     assert_eq!(found, late, "every late flight came out once, in the order of its carrier");
-    eprintln!("{} flights in, {late_count} late ones out, {KILLS} kills", lines.len());
+
+    server.ok(&["topic", "flush"]);
+    for watcher in watchers {
+        watcher.stop();
+    }
+    for (topic, count) in [("flights", lines.len()), ("late", late_count)] {
+        let partitions = server.json(&["topic", "describe", topic])["partition_offsets"].clone();
+        let ends = partitions.as_array().unwrap().iter().filter(|at| at["end"] != 0).map(|at| {
+            assert_eq!(at["archived_end"], at["end"]);
+            (at["partition"].to_string(), serde_json::json!([0, at["end"].as_u64().unwrap() - 1]))
+        });
+        let ends: serde_json::Map<String, Value> = ends.collect();
+        let expected = serde_json::json!({ "count": count, "different": count, "partitions": ends });
+        assert_eq!(outside(&server, topic), expected, "other readers see what the server sees");
+    }
+    eprintln!("{} flights in, {late_count} late ones out, {kills} kills", lines.len());
 }
