@@ -116,7 +116,7 @@ impl OpenFile {
         let about = metadata.metadata().file_metadata();
         let pairs = about.key_value_metadata().map_or([].as_slice(), Vec::as_slice);
         let origin = FileOrigin::from_key_values(pairs).ok_or_else(|| wrong("it was not written by this nodata"))?;
-        let known = schema::schema();
+        let known = schema::schema(origin.values);
         let is_known = |(found, known): (&FieldRef, &FieldRef)| found.name() == known.name();
         if !metadata.schema().fields().iter().zip(known.fields()).all(is_known)
             || metadata.schema().fields().len() < column::COUNT

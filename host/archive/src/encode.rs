@@ -10,7 +10,7 @@ use arrow_schema::ArrowError;
 use bytes::Bytes;
 use nodata_log::batch::Lens;
 use nodata_log::event::Headers;
-use nodata_log::{Batch, StoredBatch};
+use nodata_log::{Batch, StoredBatch, ValueType};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::errors::ParquetError;
@@ -31,7 +31,7 @@ const TRAILER_BYTES: usize = 8;
 pub fn new_file(origin: &FileOrigin, events: &[StoredBatch]) -> Result<Vec<u8>, ParquetError> {
     let mut out = Vec::new();
     let mut writer = begin(origin, &mut out)?;
-    write(&mut writer, events)?;
+    write(&mut writer, origin.values, events)?;
     let checksums = checksums_of(&mut writer, &[])?;
     writer.append_key_value_metadata(checksums);
     writer.close()?;
@@ -47,7 +47,7 @@ pub fn grown_file(file: &Bytes, origin: &FileOrigin, events: &[StoredBatch]) -> 
     let mut writer = begin(origin, &mut out)?;
     let body = file.strip_prefix(MAGIC).ok_or_else(|| ParquetError::General("no Parquet file".to_owned()))?;
     writer.write_all(body)?;
-    write(&mut writer, events)?;
+    write(&mut writer, origin.values, events)?;
     let checksums = checksums_of(&mut writer, &checksums)?;
     writer.append_key_value_metadata(checksums);
     let added = writer.close()?;
@@ -78,7 +78,7 @@ fn begin<'a>(origin: &FileOrigin, out: &'a mut Vec<u8>) -> Result<ArrowWriter<&'
     let properties = schema::writer_properties(origin)?;
     // The Arrow schema would repeat in 1 KB what the columns say already.
     let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-    ArrowWriter::try_new_with_options(out, schema::schema(), options)
+    ArrowWriter::try_new_with_options(out, schema::schema(origin.values), options)
 }
 
 /// The metadata of both, without page indexes: where they lie is kept.
@@ -92,15 +92,19 @@ fn combine(before: ParquetMetaData, added: ParquetMetaData) -> Result<ParquetMet
     Ok(ParquetMetaDataBuilder::new(file).set_row_groups(groups).build())
 }
 
-fn write(writer: &mut ArrowWriter<&mut Vec<u8>>, events: &[StoredBatch]) -> Result<(), ParquetError> {
+fn write(
+    writer: &mut ArrowWriter<&mut Vec<u8>>,
+    values: ValueType,
+    events: &[StoredBatch],
+) -> Result<(), ParquetError> {
     let mut columns = Columns::default();
     for stored in events {
         if columns.bytes() > 0 && columns.bytes() + stored.batch.payload_bytes() > ARRAYS_BYTES {
-            writer.write(&std::mem::take(&mut columns).finish()?)?;
+            writer.write(&std::mem::take(&mut columns).finish(values)?)?;
         }
         columns.push(stored);
     }
-    writer.write(&columns.finish()?)
+    writer.write(&columns.finish(values)?)
 }
 
 /// The rows of several batches, side by side.
@@ -132,21 +136,22 @@ impl Columns {
         self.headers.push(batch);
     }
 
-    fn finish(self) -> Result<RecordBatch, ArrowError> {
+    fn finish(self, values: ValueType) -> Result<RecordBatch, ArrowError> {
         let time =
             |values: Vec<i64>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")) };
-        let (id_offsets, id_data, id_nulls) = self.ids.finish();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from(self.offsets)),
             time(self.timestamps),
             time(self.append_timestamps),
-            // Ids were checked to be UTF-8 at the door; a damaged one is found here and not in a reader.
-            Arc::new(StringArray::try_new(id_offsets, id_data, id_nulls)?),
+            Arc::new(self.ids.finish_text()?),
             Arc::new(self.keys.finish_binary()?),
             Arc::new(self.headers.finish()?),
-            Arc::new(self.values.finish_binary()?),
+            match values {
+                ValueType::Bytes => Arc::new(self.values.finish_binary()?),
+                ValueType::Text | ValueType::Json => Arc::new(self.values.finish_text()?),
+            },
         ];
-        RecordBatch::try_new(schema::schema(), columns)
+        RecordBatch::try_new(schema::schema(values), columns)
     }
 }
 
@@ -188,6 +193,12 @@ impl ByteColumn {
 
     fn finish(mut self) -> (OffsetBuffer<i32>, Buffer, Option<NullBuffer>) {
         (OffsetBuffer::new(self.ends.into()), Buffer::from_vec(self.data), self.nulls.finish())
+    }
+
+    /// What is text was checked to be UTF-8 at the door; it is checked again, so that no reader finds what is not.
+    fn finish_text(self) -> Result<StringArray, ArrowError> {
+        let (offsets, data, nulls) = self.finish();
+        StringArray::try_new(offsets, data, nulls)
     }
 
     fn finish_binary(self) -> Result<BinaryArray, ArrowError> {

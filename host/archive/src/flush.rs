@@ -136,6 +136,7 @@ impl Flusher {
             topic_id: tp.topic.0,
             partition: tp.partition,
             base_offset,
+            values: topic.config.values,
         }
     }
 

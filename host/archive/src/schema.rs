@@ -1,6 +1,8 @@
 //! The columns of a file. Their names, types and field ids are a promise to everyone who reads the files: they are only added.
 
+use arrow_schema::extension::Json;
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use nodata_log::ValueType;
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -52,7 +54,7 @@ pub(crate) fn entries_field() -> Field {
 }
 
 /// The schema of a file. Ids 8 and 9 are kept for producers, 100 and above for typed columns.
-pub fn schema() -> SchemaRef {
+pub fn schema(values: ValueType) -> SchemaRef {
     let time = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let headers = DataType::Map(Arc::new(entries_field()), false);
     Arc::new(Schema::new(vec![
@@ -62,7 +64,11 @@ pub fn schema() -> SchemaRef {
         field(ID, DataType::Utf8, true, 11),
         field(KEY, DataType::Binary, true, 4),
         field(HEADERS, headers, true, 5),
-        field(VALUE, DataType::Binary, true, 10),
+        match values {
+            ValueType::Bytes => field(VALUE, DataType::Binary, true, 10),
+            ValueType::Text => field(VALUE, DataType::Utf8, true, 10),
+            ValueType::Json => field(VALUE, DataType::Utf8, true, 10).with_extension_type(Json::default()),
+        },
     ]))
 }
 
@@ -75,6 +81,8 @@ pub struct FileOrigin {
     pub topic_id: u32,
     pub partition: u32,
     pub base_offset: u64,
+    /// What the values are.
+    pub values: ValueType,
 }
 
 const FORMAT_KEY: &str = "nodata.format";
@@ -83,6 +91,7 @@ const STORE_KEY: &str = "nodata.store_id";
 const TOPIC_KEY: &str = "nodata.topic";
 const TOPIC_ID_KEY: &str = "nodata.topic_id";
 const PARTITION_KEY: &str = "nodata.partition";
+const VALUES_KEY: &str = "nodata.values";
 const BASE_OFFSET_KEY: &str = "nodata.base_offset";
 
 impl FileOrigin {
@@ -94,6 +103,7 @@ impl FileOrigin {
             (TOPIC_ID_KEY, self.topic_id.to_string()),
             (PARTITION_KEY, self.partition.to_string()),
             (BASE_OFFSET_KEY, self.base_offset.to_string()),
+            (VALUES_KEY, self.values.to_string().to_lowercase()),
         ]
         .map(|(key, value)| KeyValue::new(key.to_owned(), value))
         .into()
@@ -111,6 +121,12 @@ impl FileOrigin {
             topic_id: value(TOPIC_ID_KEY)?.parse().ok()?,
             partition: value(PARTITION_KEY)?.parse().ok()?,
             base_offset: value(BASE_OFFSET_KEY)?.parse().ok()?,
+            values: match value(VALUES_KEY)? {
+                "bytes" => ValueType::Bytes,
+                "text" => ValueType::Text,
+                "json" => ValueType::Json,
+                _ => return None,
+            },
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::limits::{EVENT_ID_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_MAX};
 use bytes::Bytes;
+use std::fmt;
 use thiserror::Error;
 
 /// Microseconds since the Unix epoch, UTC.
@@ -173,8 +174,52 @@ pub enum EventError {
     HeaderRepeated { name: String },
     #[error("{count} headers, at most {HEADERS_MAX} are allowed")]
     TooManyHeaders { count: usize },
+    #[error("the value is not UTF-8, and the values of the topic are {values}")]
+    ValueNotUtf8 { values: ValueType },
+    #[error("the value is not JSON, and the values of the topic are: {what}")]
+    ValueNotJson { what: String },
     #[error("{bytes} bytes (id, key, value and headers), at most {bytes_max} are allowed")]
     TooLarge { bytes: usize, bytes_max: u32 },
+}
+
+/// What the values of a topic are. Whoever reads the files of the topic finds a column of this type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ValueType {
+    /// Anything.
+    #[default]
+    Bytes,
+    /// UTF-8.
+    Text,
+    /// One JSON value.
+    Json,
+}
+
+impl ValueType {
+    /// Checks a value. `None` is a tombstone, which every topic takes.
+    pub fn check(self, value: Option<&[u8]>) -> Result<(), EventError> {
+        let Some(value) = value else { return Ok(()) };
+        match self {
+            ValueType::Bytes => Ok(()),
+            ValueType::Text => {
+                std::str::from_utf8(value).map(drop).map_err(|_| EventError::ValueNotUtf8 { values: self })
+            }
+            ValueType::Json => {
+                let text = std::str::from_utf8(value).map_err(|_| EventError::ValueNotUtf8 { values: self })?;
+                let json: Result<serde::de::IgnoredAny, _> = serde_json::from_str(text);
+                json.map(drop).map_err(|error| EventError::ValueNotJson { what: error.to_string() })
+            }
+        }
+    }
+}
+
+impl fmt::Display for ValueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ValueType::Bytes => "bytes",
+            ValueType::Text => "text",
+            ValueType::Json => "JSON",
+        })
+    }
 }
 
 /// Checks an id.
@@ -234,6 +279,27 @@ mod tests {
         let many: Vec<String> = (0..257).map(|n| n.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(names(&many), Err("257 headers, at most 256 are allowed".to_owned()));
+    }
+
+    #[test]
+    fn values_are_what_the_topic_says() {
+        let check = |values: ValueType, value: &[u8]| values.check(Some(value)).map_err(|error| error.to_string());
+        assert_eq!(check(ValueType::Bytes, &[0xff]), Ok(()));
+        assert_eq!(check(ValueType::Text, "naïve".as_bytes()), Ok(()));
+        assert_eq!(
+            check(ValueType::Text, &[0xff]).unwrap_err(),
+            "the value is not UTF-8, and the values of the topic are text"
+        );
+        assert_eq!(check(ValueType::Json, br#" {"a":[1,null,"\u00e4"]} "#), Ok(()));
+        assert_eq!(
+            check(ValueType::Json, b"{\"a\":}").unwrap_err(),
+            "the value is not JSON, and the values of the topic are: expected value at line 1 column 6"
+        );
+        assert!(check(ValueType::Json, b"").is_err() && check(ValueType::Json, b"1 2").is_err());
+        assert!(check(ValueType::Json, b"\"\xff\"").is_err());
+        for values in [ValueType::Bytes, ValueType::Text, ValueType::Json] {
+            assert_eq!(values.check(None), Ok(()));
+        }
     }
 
     #[test]

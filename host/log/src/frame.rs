@@ -538,7 +538,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Event;
+    use crate::event::{Event, ValueType};
     use crate::topic::TopicConfig;
     use proptest::prelude::*;
 
@@ -565,6 +565,7 @@ mod tests {
                 config: TopicConfig {
                     partitions: 4,
                     event_bytes_max: 1000,
+                    values: ValueType::Json,
                     retention_us: Some(7),
                     retention_bytes: None,
                 },

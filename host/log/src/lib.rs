@@ -42,7 +42,7 @@ pub use engine::{
     MetaEntry, MetadataStore, Offsets, Pending, ReadLimits, Room, StateScan, StoredBatch, SystemClock,
 };
 pub use error::{ErrorKind, LogError, OpenError, Outcome};
-pub use event::{Event, EventError, EventRef, TimestampUs};
+pub use event::{Event, EventError, EventRef, TimestampUs, ValueType};
 pub use producer::{ProducerError, ProducerId, ProducerRange};
 pub use recovery::RecoveryReport;
 pub use task::{OwnerId, StateChange, TaskKey, TaskLease, TaskPosition, Transaction};

@@ -1,7 +1,7 @@
 //! Topics, partitions, and which partition a key belongs to.
 
 use crate::codec::{Put as _, Take};
-use crate::event::TimestampUs;
+use crate::event::{TimestampUs, ValueType};
 use crate::limits::{EVENT_BYTES_MAX, NAME_BYTES_MAX, PARTITIONS_MAX, RETENTION_BYTES_MIN};
 use std::fmt;
 use std::sync::Arc;
@@ -82,6 +82,8 @@ pub struct TopicConfig {
     pub partitions: u32,
     /// The largest event the topic takes.
     pub event_bytes_max: u32,
+    /// What its values are. It cannot be changed: the files of a topic have one schema.
+    pub values: ValueType,
     /// Events that were appended longer ago than this are removed, file by file; `None` keeps them for ever.
     pub retention_us: Option<u64>,
     /// The oldest files are removed while the files of a partition have more bytes; `None` keeps them.
@@ -90,7 +92,13 @@ pub struct TopicConfig {
 
 impl Default for TopicConfig {
     fn default() -> Self {
-        Self { partitions: 1, event_bytes_max: EVENT_BYTES_MAX, retention_us: None, retention_bytes: None }
+        Self {
+            partitions: 1,
+            event_bytes_max: EVENT_BYTES_MAX,
+            values: ValueType::default(),
+            retention_us: None,
+            retention_bytes: None,
+        }
     }
 }
 
@@ -184,6 +192,11 @@ impl Topic {
         // 0 stands for `None`, as it does in a record that ends before these.
         out.put_u64(self.config.retention_us.unwrap_or(0));
         out.put_u64(self.config.retention_bytes.unwrap_or(0));
+        out.put_u32(match self.config.values {
+            ValueType::Bytes => 0,
+            ValueType::Text => 1,
+            ValueType::Json => 2,
+        });
         out
     }
 
@@ -197,6 +210,12 @@ impl Topic {
                 event_bytes_max: take.u32()?,
                 retention_us: take.u64().filter(|us| *us > 0),
                 retention_bytes: take.u64().filter(|bytes| *bytes > 0),
+                values: match take.u32().unwrap_or(0) {
+                    0 => ValueType::Bytes,
+                    1 => ValueType::Text,
+                    2 => ValueType::Json,
+                    _ => return None,
+                },
             },
         })
     }

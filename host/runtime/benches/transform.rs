@@ -17,7 +17,7 @@ mod filter;
 use nodata_log::model::ModelLog;
 use nodata_log::{
     Batch, BatchBuilder, ColumnRef, Event, Name, Offsets, OwnerId, RowsRef, StoredBatch, SystemClock, TaskKey, TopicId,
-    Tp,
+    Tp, ValueType,
 };
 use nodata_runtime::{
     Compiler, Deployment, GuestLog, Input, InstanceLimits, InstanceSettings, Port, Runtime, RuntimeOptions,
@@ -183,7 +183,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let clock = Arc::new(SystemClock);
         let deployment = Arc::new(Deployment {
             config: BTreeMap::new(),
-            ports: Arc::new([Port { name: String::new(), partitions: 1, event_bytes_max: 16 << 20 }]),
+            ports: Arc::new([Port {
+                name: String::new(),
+                partitions: 1,
+                event_bytes_max: 16 << 20,
+                values: ValueType::Bytes,
+            }]),
             log: Arc::new(GuestLog::new(clock.clone())),
             metrics: Arc::default(),
             limits: InstanceLimits::default(),

@@ -7,7 +7,7 @@
 use crate::input::{Column, InputColumns};
 use crate::limits::{REJECT_REASON_BYTES_MAX, REJECT_REASONS_BYTES_MAX};
 use crate::output::{Emitted, Output, Port, Rejected};
-use crate::rows::{EmitError, EncodedHeaders, GuestEvent, GuestRows, check_sizes, cut, rows_bytes};
+use crate::rows::{EmitError, EncodedHeaders, GuestEvent, GuestRows, check_sizes, check_values, cut, rows_bytes};
 use nodata_log::batch::BatchError;
 use nodata_log::{BatchBuilder, RowsRef, StateChange, TimestampUs, partition_of_key};
 use std::collections::BTreeMap;
@@ -134,6 +134,7 @@ impl Collector {
     ) -> Result<(), EmitError> {
         let count = given.len();
         let rows = given.check(self.ports[port].event_bytes_max, headers)?;
+        check_values(&rows, 0..count, self.ports[port].values)?;
         let spent = self.afford(rows_bytes(&rows, 0..count), count)?;
         self.route(port, &rows, std::iter::once(0..count));
         (self.bytes, self.events) = spent;
@@ -143,10 +144,11 @@ impl Collector {
     /// Takes all of these events or none.
     pub(crate) fn emit_events(&mut self, port: &str, events: &[GuestEvent<'_>]) -> Result<(), EmitError> {
         let port = self.port(port)?;
-        let event_bytes_max = self.ports[port].event_bytes_max;
+        let Port { event_bytes_max, values, .. } = self.ports[port];
         let mut bytes = 0;
         for (row, event) in events.iter().enumerate() {
-            bytes += event.check(event_bytes_max).map_err(|error| EmitError::in_row(row, &error))?;
+            let checked = event.check(event_bytes_max).and_then(|bytes| values.check(event.value).map(|()| bytes));
+            bytes += checked.map_err(|error| EmitError::in_row(row, &error))?;
         }
         let spent = self.afford(bytes, events.len())?;
         for event in events {
@@ -181,6 +183,7 @@ impl Collector {
         let event_bytes_max = self.ports[port].event_bytes_max;
         for range in runs(rows) {
             let run_bytes = rows_bytes(&columns, range.clone());
+            check_values(&columns, range.clone(), self.ports[port].values)?;
             bytes += run_bytes;
             // A row can only be too large when all of them together are.
             if run_bytes > u64::from(event_bytes_max) {
@@ -265,14 +268,37 @@ mod tests {
     use crate::input::Input;
     use crate::input::tests::{any_event, stored, topic};
     use crate::rows::tests::{Columns, any_columns};
-    use nodata_log::{Event, Name};
+    use nodata_log::{Event, Name, ValueType};
     use proptest::prelude::*;
 
     const NOW: TimestampUs = 1_700_000_000_000_000;
 
     fn ports(partitions: u32, event_bytes_max: u32) -> Arc<[Port]> {
-        let port = |name: &str, partitions| Port { name: name.to_owned(), partitions, event_bytes_max };
+        let port = |name: &str, partitions| Port {
+            name: name.to_owned(),
+            partitions,
+            event_bytes_max,
+            values: ValueType::Bytes,
+        };
         Arc::new([port("", partitions), port("late", 1)])
+    }
+
+    #[test]
+    fn values_that_the_topic_does_not_take_are_refused_whichever_way_they_come() {
+        let ports: Arc<[Port]> =
+            Arc::new([Port { name: String::new(), partitions: 1, event_bytes_max: 1000, values: ValueType::Text }]);
+        let mut collector = Collector::new(ports, 1 << 20, 1000);
+        let events = [Event::new("fine"), Event::new(vec![0xff])];
+        let stored = stored(0, &events);
+        let mut input = InputColumns::new(Input::new(topic(), 0, [(stored, 0..2)]).unwrap());
+        collector.begin(0, 2, NOW);
+        let expected = EmitError::Invalid("row 1: the value is not UTF-8, and the values of the topic are text".into());
+        assert_eq!(collector.forward("", &mut input, &[0, 1]), Err(expected.clone()));
+        let event =
+            |value| GuestEvent { id: None, key: None, value: Some(value), headers: Vec::new(), timestamp_us: None };
+        assert_eq!(collector.emit_events("", &[event(b"a"), event(b"\xff")]), Err(expected));
+        assert_eq!(collector.forward("", &mut input, &[0]), Ok(()));
+        assert_eq!(collector.finish(Vec::new()).unwrap().events, 1);
     }
 
     fn collector(partitions: u32, event_bytes_max: u32) -> Collector {

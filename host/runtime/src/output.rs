@@ -1,6 +1,6 @@
 //! What a call that returned well did.
 
-use nodata_log::{Batch, StateChange};
+use nodata_log::{Batch, StateChange, ValueType};
 
 /// Where a deployment lets a component emit to: a name that the component uses, and what its topic takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +9,7 @@ pub struct Port {
     pub name: String,
     pub partitions: u32,
     pub event_bytes_max: u32,
+    pub values: ValueType,
 }
 
 /// What a call that returned well did. It is to become durable as one unit, with the position behind its input.

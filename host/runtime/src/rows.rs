@@ -2,7 +2,7 @@
 
 use crate::limits::PORT_BYTES_MAX;
 use nodata_log::event::{EventError, Headers, check_header_names, check_id, put_header};
-use nodata_log::{ColumnRef, RowsRef, TimestampUs};
+use nodata_log::{ColumnRef, RowsRef, TimestampUs, ValueType};
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -209,6 +209,17 @@ pub(crate) fn check_sizes(rows: &RowsRef<'_>, range: Range<usize>, bytes_max: u3
         if bytes > bytes_max as usize {
             return Err(EmitError::in_row(row, &EventError::TooLarge { bytes, bytes_max }));
         }
+    }
+    Ok(())
+}
+
+/// Checks each value against what the values of a topic are.
+pub(crate) fn check_values(rows: &RowsRef<'_>, range: Range<usize>, values: ValueType) -> Result<(), EmitError> {
+    if values == ValueType::Bytes {
+        return Ok(());
+    }
+    for row in range {
+        values.check(rows.values.get(row)).map_err(|error| EmitError::in_row(row, &error))?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::api::status::Refusal;
 use nodata_log::event::{check_header_names, check_id};
 use nodata_log::limits::{BATCH_EVENTS_MAX, FRAME_BYTES_MAX};
-use nodata_log::{Batch, BatchBuilder, EventError, LogError, TimestampUs, Topic, Tp, partition_of_key};
+use nodata_log::{Batch, BatchBuilder, EventError, LogError, TimestampUs, Topic, TopicConfig, Tp, partition_of_key};
 use nodata_proto::events::{self, WireEvent};
 
 /// Takes the events of requests and sorts them by partition.
@@ -85,7 +85,7 @@ impl<'a> Door<'a> {
     }
 
     fn check(&self, wire: &[u8]) -> Result<usize, Refusal> {
-        let bytes_max = self.topic.config.event_bytes_max;
+        let TopicConfig { event_bytes_max: bytes_max, values, .. } = self.topic.config;
         let mut count = 0;
         for event in events::read(wire) {
             let refuse = |error: EventError| {
@@ -102,6 +102,7 @@ impl<'a> Door<'a> {
                 check_header_names(names.iter().copied()).map_err(refuse)?;
                 bytes += event.headers().map(|(name, value)| name.len() + value.len()).sum::<usize>();
             }
+            values.check(event.value).map_err(refuse)?;
             if bytes > bytes_max as usize {
                 return Err(refuse(EventError::TooLarge { bytes, bytes_max }));
             }
@@ -140,7 +141,7 @@ fn push(builder: &mut BatchBuilder, event: &WireEvent<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nodata_log::{Event, Name, TopicConfig, TopicId};
+    use nodata_log::{Event, Name, TopicId};
     use nodata_proto::events::Outgoing;
     use tonic::Status;
 

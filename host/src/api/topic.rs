@@ -5,7 +5,7 @@ use crate::deployment::Deployments;
 use crate::limits::WATCH_MESSAGES;
 use nodata_archive::ArchiverHandle;
 use nodata_log::limits::EVENT_BYTES_MAX;
-use nodata_log::{Change, ErrorKind, Log, LogError, Topic, TopicChange, TopicConfig, TopicId};
+use nodata_log::{Change, ErrorKind, Log, LogError, Topic, TopicChange, TopicConfig, TopicId, ValueType};
 use nodata_proto::server as wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,6 +30,12 @@ pub(crate) fn topic_to_wire(topic: &Topic) -> wire::Topic {
         created_timestamp_us: topic.created_us,
         retention_us: topic.config.retention_us.unwrap_or(0),
         retention_bytes: topic.config.retention_bytes.unwrap_or(0),
+        value_type: match topic.config.values {
+            ValueType::Bytes => wire::ValueType::Bytes,
+            ValueType::Text => wire::ValueType::Text,
+            ValueType::Json => wire::ValueType::Json,
+        }
+        .into(),
     }
 }
 
@@ -49,6 +55,11 @@ impl wire::topic_service_server::TopicService for TopicApi {
         let config = TopicConfig {
             partitions: if request.partitions == 0 { 1 } else { request.partitions },
             event_bytes_max: if request.event_bytes_max == 0 { EVENT_BYTES_MAX } else { request.event_bytes_max },
+            values: match request.value_type() {
+                wire::ValueType::Unspecified | wire::ValueType::Bytes => ValueType::Bytes,
+                wire::ValueType::Text => ValueType::Text,
+                wire::ValueType::Json => ValueType::Json,
+            },
             retention_us: not_zero(request.retention_us),
             retention_bytes: not_zero(request.retention_bytes),
         };

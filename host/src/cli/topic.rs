@@ -2,10 +2,10 @@
 
 use crate::cli::out::{bytes, count, count_of, table, time};
 use crate::cli::{CliError, Common};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use nodata_client::proto::{
     CreateTopicRequest, DeleteTopicRequest, DescribeTopicRequest, FlushTopicRequest, ListTopicsRequest, Topic,
-    UpdateTopicRequest,
+    UpdateTopicRequest, ValueType,
 };
 use serde_json::{Value, json};
 
@@ -21,6 +21,9 @@ pub(crate) enum TopicCommand {
         /// The largest event the topic takes, in bytes [default: 16 MiB].
         #[arg(long, value_name = "BYTES")]
         event_bytes_max: Option<u32>,
+        /// What its values are. Other values are refused, and the files have a column of this type. It cannot be changed.
+        #[arg(long, value_name = "TYPE", default_value = "bytes")]
+        values: ValuesArg,
         #[command(flatten)]
         retention: RetentionArgs,
         #[command(flatten)]
@@ -118,11 +121,12 @@ async fn run_on(command: TopicCommand, common: &Common) -> Result<(), CliError> 
     let out = common.out();
     let mut topics = common.connect().await?.topics();
     match command {
-        TopicCommand::Create { name, partitions, event_bytes_max, retention, .. } => {
+        TopicCommand::Create { name, partitions, event_bytes_max, values, retention, .. } => {
             let request = CreateTopicRequest {
                 name,
                 partitions,
                 event_bytes_max: event_bytes_max.unwrap_or_default(),
+                value_type: ValueType::from(values).into(),
                 retention_us: retention.retention.unwrap_or_default(),
                 retention_bytes: retention.retention_size.unwrap_or_default(),
             };
@@ -172,6 +176,7 @@ async fn run_on(command: TopicCommand, common: &Common) -> Result<(), CliError> 
                 let mut lines = vec![
                     format!("topic {}, created {}", topic.name, time(topic.created_timestamp_us)),
                     format!("largest event {}", bytes(topic.event_bytes_max.into())),
+                    format!("values are {}", values_of(&topic)),
                     format!("events are kept {}", kept(&topic)),
                 ];
                 let rows: Vec<Vec<String>> = described
@@ -228,6 +233,32 @@ fn partitions_of(topic: &Topic) -> String {
     }
 }
 
+/// What the values of a topic are.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ValuesArg {
+    Bytes,
+    Text,
+    Json,
+}
+
+impl From<ValuesArg> for ValueType {
+    fn from(values: ValuesArg) -> Self {
+        match values {
+            ValuesArg::Bytes => ValueType::Bytes,
+            ValuesArg::Text => ValueType::Text,
+            ValuesArg::Json => ValueType::Json,
+        }
+    }
+}
+
+fn values_of(topic: &Topic) -> &'static str {
+    match topic.value_type() {
+        ValueType::Unspecified | ValueType::Bytes => "bytes",
+        ValueType::Text => "text",
+        ValueType::Json => "json",
+    }
+}
+
 fn kept(topic: &Topic) -> String {
     let round = jiff::SpanRound::new().largest(jiff::Unit::Day).days_are_24_hours();
     let time = jiff::Span::new().try_microseconds(topic.retention_us as i64).and_then(|span| span.round(round));
@@ -246,6 +277,7 @@ fn to_json(topic: &Topic) -> Value {
         "partitions": topic.partitions,
         "event_bytes_max": topic.event_bytes_max,
         "created": time(topic.created_timestamp_us),
+        "values": values_of(topic),
         "retention_seconds": (topic.retention_us > 0).then(|| topic.retention_us as f64 / 1e6),
         "retention_bytes": (topic.retention_bytes > 0).then_some(topic.retention_bytes),
     })

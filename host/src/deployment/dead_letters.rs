@@ -19,6 +19,12 @@ pub(crate) async fn append(
     rejected: &[Rejected],
 ) -> Result<(Tp, Batch), LogError> {
     let topic = topic(log, &Name::new(&spec.dead_letters())?).await?;
+    // Somebody made the topic before, and said that it holds text only. Then nothing else may come in.
+    for (row, (_, event)) in input.events().enumerate() {
+        if rejected.iter().any(|letter| letter.row as usize == row) {
+            topic.config.values.check(event.value)?;
+        }
+    }
     Ok((Tp { topic: topic.id, partition: 0 }, batch(spec, input, rejected)?))
 }
 

@@ -113,6 +113,7 @@ impl Outputs {
             name: port.clone(),
             partitions: topic.config.partitions,
             event_bytes_max: topic.config.event_bytes_max,
+            values: topic.config.values,
         });
         Ok(Self { ports: ports.collect(), topics })
     }

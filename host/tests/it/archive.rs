@@ -150,6 +150,32 @@ fn reading_begins_at_a_time_in_files_and_in_the_log() {
 }
 
 #[test]
+fn values_have_the_type_that_the_topic_declares() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "flights", "--values", "json"]);
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/flights-sample.ndjson");
+    server.ok(&["publish", "flights", "--file", sample]);
+    let refused = server.run_with(&["publish", "flights", "--format", "text"], b"{\"carrier\":\n").failed(2);
+    let expected =
+        "event 0 for topic `flights`: the value is not JSON, and the values of the topic are: EOF while parsing";
+    assert!(refused.contains(expected), "{refused}");
+    server.ok(&["topic", "flush"]);
+    let query = format!(
+        "select typeof(value), count(*), sum((value->>'distance')::int)::int from \
+         read_parquet('{}/data/topic=flights/**/*.parquet') group by 1",
+        server.data().display()
+    );
+    let output = python("query.py").arg(query).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = std::fs::read_to_string(sample).unwrap();
+    let distances =
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["distance"].as_i64().unwrap());
+    let expected = format!("[[\"JSON\", {}, {}]]\n", lines.lines().count(), distances.sum::<i64>());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    assert!(consumed(&server, "flights").iter().eq(lines.lines()), "every byte is as it was published");
+}
+
+#[test]
 fn a_deleted_topic_leaves_no_files_and_its_name_begins_anew() {
     let server = Server::start();
     server.ok(&["topic", "create", "orders"]);

@@ -35,6 +35,7 @@ fn lists_and_descriptions_for_people() {
         plain(&server.ok(&["topic", "describe", "orders"])),
         "topic orders, created TIME\n\
          largest event 16.0 MiB\n\
+         values are bytes\n\
          events are kept for ever\n\
          PARTITION  EARLIEST  ARCHIVED TO  END  FILES  ON DISK  OF EVENTS\n\
          0          0         0            1    0      0 B      0 B\n\
@@ -55,6 +56,7 @@ fn json_for_programs() {
     assert_eq!(
         plain(&created),
         "{\n  \"name\": \"orders\",\n  \"partitions\": 1,\n  \"event_bytes_max\": 16777216,\n  \"created\": \"TIME\",\n  \
+         \"values\": \"bytes\",\n  \
          \"retention_seconds\": null,\n  \"retention_bytes\": null\n}\n"
     );
     assert_eq!(server.ok(&["deployment", "list", "--json"]), "[]\n");

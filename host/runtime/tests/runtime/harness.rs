@@ -4,7 +4,7 @@ use bytes::Bytes;
 use nodata_log::model::ModelLog;
 use nodata_log::{
     Batch, Clock, Event, Log, Name, Offsets, OwnerId, StoredBatch, TaskKey, TimestampUs, TopicConfig, TopicId, Tp,
-    Transaction,
+    Transaction, ValueType,
 };
 use nodata_runtime::{
     CallError, Compiler, Deployment, GuestLog, GuestMetrics, Input, Instance, InstanceLimits, InstanceSettings, Output,
@@ -62,7 +62,7 @@ pub(crate) fn setup(guest: &'static str) -> Setup {
     Setup {
         guest,
         config: BTreeMap::new(),
-        ports: vec![Port { name: String::new(), partitions: 1, event_bytes_max: 16 << 20 }],
+        ports: vec![Port { name: String::new(), partitions: 1, event_bytes_max: 16 << 20, values: ValueType::Bytes }],
         limits: InstanceLimits::default(),
         log: Arc::new(ModelLog::new(Arc::new(Still))),
         runtime: runtime().clone(),
@@ -82,6 +82,7 @@ impl Setup {
             name: name.to_owned(),
             partitions,
             event_bytes_max,
+            values: ValueType::Bytes,
         };
         self.ports = ports.iter().map(port).collect();
         self
