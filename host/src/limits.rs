@@ -112,6 +112,12 @@ pub const TASK_PATIENCE: Duration = Duration::from_secs(10);
 /// a file.
 pub const ARCHIVE_NICE: i32 = 10;
 
+/// Bytes of log at which publishers wait for the archive, where the disk has four times the space.
+pub const LOG_BYTES_MAX: u64 = 8 << 30;
+
+/// The least of it: what is kept for readers, and some segments to work with.
+pub const LOG_BYTES_MAX_MIN: u64 = nodata_log::limits::HOT_BYTES + (512 << 20);
+
 // The command line.
 
 /// Bytes of one request of `nodata publish`.

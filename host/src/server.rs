@@ -15,6 +15,7 @@ use nodata_log::{Clock, EmbeddedLog, ErrorKind, Log, MetadataStore, OpenError, O
 use nodata_runtime::{Compiler, Runtime, RuntimeOptions, StartError};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -86,6 +87,7 @@ impl Server {
         let options = Options {
             ring_bytes: settings.ring_bytes,
             hot_bytes: settings.hot_bytes,
+            log_bytes_max: settings.log_bytes_max.unwrap_or_else(|| log_bytes_max(&settings.data)),
             archive: Some(files.clone()),
             ..Options::new(chance())
         };
@@ -178,6 +180,12 @@ impl Server {
             tracing::error!(%error, "the log did not stop in order");
         }
     }
+}
+
+/// A quarter of the free space: what is in the log must also fit as files.
+fn log_bytes_max(data: &Path) -> u64 {
+    let free = rustix::fs::statvfs(data).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    limits::LOG_BYTES_MAX.min(free / 4).max(limits::LOG_BYTES_MAX_MIN)
 }
 
 /// The thread that writes files. It yields to everyone else: who waits for an acknowledgement is waiting now.

@@ -20,6 +20,8 @@ pub struct ServeSettings {
     pub ring_bytes: u64,
     /// Bytes of log that are kept for readers although everything in them is in files.
     pub hot_bytes: u64,
+    /// Bytes of log at which publishers wait for the archive; `None` decides by the space on the disk.
+    pub log_bytes_max: Option<u64>,
     /// Events become part of a Parquet file after this time, however few they are.
     pub archive_after: Duration,
 }
@@ -34,6 +36,7 @@ impl ServeSettings {
             guest_memory_bytes: HOST_MEMORY_BYTES,
             ring_bytes: nodata_log::limits::RING_BYTES,
             hot_bytes: nodata_log::limits::HOT_BYTES,
+            log_bytes_max: None,
             archive_after: Duration::from_secs(nodata_archive::limits::FLUSH_AGE_SECS),
         }
     }

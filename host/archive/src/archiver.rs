@@ -263,9 +263,11 @@ impl Archiver {
         let now_us = self.clock.now_us();
         let age_us = self.options.flush_age.as_micros() as i64;
         let today = place::date(now_us);
+        let is_crowded = self.log.is_crowded();
         let mut due = self.log.unarchived();
         due.retain(|waiting| {
-            waiting.bytes >= self.options.flush_bytes
+            is_crowded
+                || waiting.bytes >= self.options.flush_bytes
                 || now_us.saturating_sub(waiting.oldest_us) >= age_us
                 || place::date(waiting.oldest_us) != today
         });

@@ -47,6 +47,9 @@ pub struct Options {
     pub checkpoint_interval: Duration,
     /// Bytes of log that are kept although they are not needed.
     pub hot_bytes: u64,
+    /// Bytes of log at which publishers wait until the archive has caught up. A log that filled the disk could not be put into
+    /// files any more, because files need space too.
+    pub log_bytes_max: u64,
     /// Reads the files of the archive. Without one, nothing may be put into it.
     pub archive: Option<Arc<dyn ArchiveReader>>,
     /// Chance: names the store and salts its segments. Another one at every start.
@@ -68,6 +71,7 @@ impl Options {
             checkpoint_state_bytes: limits::CHECKPOINT_STATE_BYTES,
             checkpoint_interval: Duration::from_secs(limits::CHECKPOINT_INTERVAL_SECS),
             hot_bytes: limits::HOT_BYTES,
+            log_bytes_max: u64::MAX,
             archive: None,
             seed,
             on_failure: Arc::new(|error| {
@@ -104,6 +108,8 @@ pub(crate) struct Shared {
     files: SegmentFiles,
     pub(crate) spares: Spares,
     room: Arc<Semaphore>,
+    /// There is too much log.
+    is_over: watch::Sender<bool>,
     changes: broadcast::Sender<Changes>,
     meta_version: watch::Sender<u64>,
     stopping: AtomicBool,
@@ -179,6 +185,7 @@ impl EmbeddedLog {
             files: SegmentFiles::new(fs.clone()),
             spares: Spares::new(fs.clone(), place, options.segment_bytes, ready, found.next_spare),
             room: Arc::new(Semaphore::new(room_bytes as usize)),
+            is_over: watch::Sender::new(false),
             changes: broadcast::Sender::new(limits::WATCH_CHANGES_MAX),
             stopping: AtomicBool::new(false),
             written_bytes: AtomicU64::new(0),
@@ -245,9 +252,10 @@ impl EmbeddedLog {
         self.shared.store_id
     }
 
-    /// Bytes of the files of the log.
-    pub fn segment_bytes(&self) -> u64 {
-        self.shared.durable.read().unwrap_or_else(PoisonError::into_inner).segments.bytes()
+    /// Whether there is more log than half of what there may be: then the archive should not wait until it is time.
+    pub fn is_crowded(&self) -> bool {
+        let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
+        durable.segments.bytes() > self.shared.options.log_bytes_max / 2
     }
 
     /// Bytes that were written to the log since the start, everything included.
@@ -389,10 +397,13 @@ impl Shared {
         let watched = self.changes.receiver_count() > 0;
         let mut meta_version = None;
         let mut state_bytes = None;
+        let mut has_files = false;
         {
             let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
             let durable = &mut *durable;
-            durable.segments.begin(segment);
+            if durable.segments.begin(segment) {
+                self.note_log_bytes(durable.segments.bytes());
+            }
             for DurableOp { op, place } in ops {
                 durable.dirty.note(&op, &durable.state);
                 if watched && let Op::TopicDelete(id) = &op {
@@ -424,6 +435,7 @@ impl Shared {
                     }
                     Op::TopicDelete(id) => durable.tails.retain(|tp, _| tp.topic != id),
                     Op::Trim { tp, .. } | Op::FileCommit { tp, .. } => {
+                        has_files = true;
                         if let (Some(tail), Some(archive)) = (durable.tails.get(&tp), durable.state.archives.get(&tp)) {
                             tail.set_archive(archive.start, archive.end);
                         }
@@ -460,6 +472,8 @@ impl Shared {
         let mut checkpointer = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
         checkpointer.log_bytes += bytes;
         checkpointer.state_bytes = state_bytes.unwrap_or(checkpointer.state_bytes);
+        // What was put into a file just now may let go of a segment that publishers wait for.
+        checkpointer.asked |= has_files && *self.is_over.borrow();
         if self.is_checkpoint_due(&checkpointer) {
             self.checkpoint_due.notify_all();
         }
@@ -577,6 +591,7 @@ impl Shared {
             let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
             durable.start_lsn = start_lsn;
             let gone = durable.segments.take(count);
+            self.note_log_bytes(durable.segments.bytes());
             let kept = durable.segments.first().unwrap_or(0);
             for tp in gone.iter().flat_map(|segment| segment.ends.keys()) {
                 if let Some(tail) = durable.tails.get(tp) {
@@ -594,6 +609,16 @@ impl Shared {
             }
         }
         self.note_space();
+    }
+
+    fn note_log_bytes(&self, bytes: u64) {
+        let is_over = bytes > self.options.log_bytes_max;
+        let changed = self.is_over.send_if_modified(|was| std::mem::replace(was, is_over) != is_over);
+        if changed && is_over {
+            tracing::warn!(mib = bytes >> 20, "there is too much log; publishers wait until more of it is in files");
+        } else if changed {
+            tracing::info!(mib = bytes >> 20, "the log has room again");
+        }
     }
 
     /// Reads from a file.
@@ -700,6 +725,10 @@ impl Log for EmbeddedLog {
             let bytes_max = limits::FRAME_BYTES_MAX;
             if bytes > bytes_max {
                 return Err(LogError::TransactionTooLarge { bytes, bytes_max });
+            }
+            if *self.shared.is_over.borrow() {
+                let mut is_over = self.shared.is_over.subscribe();
+                is_over.wait_for(|is_over| !is_over).await.map_err(|_| LogError::Stopping)?;
             }
             let permit = self.shared.room.clone().acquire_many_owned(bytes as u32).await;
             Ok(Room { _permit: Some(permit.map_err(|_| LogError::Stopping)?) })

@@ -26,11 +26,13 @@ pub(crate) struct SegmentUse {
 pub(crate) struct Segments(VecDeque<SegmentUse>);
 
 impl Segments {
-    /// Notes a segment that is written to, if it is not known.
-    pub(crate) fn begin(&mut self, segment: SegmentUse) {
-        if self.0.back().is_none_or(|last| last.number < segment.number) {
+    /// Notes a segment that is written to; false if it is known.
+    pub(crate) fn begin(&mut self, segment: SegmentUse) -> bool {
+        let is_new = self.0.back().is_none_or(|last| last.number < segment.number);
+        if is_new {
             self.0.push_back(segment);
         }
+        is_new
     }
 
     /// Notes events in the last segment.

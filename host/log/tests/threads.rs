@@ -183,6 +183,55 @@ async fn whoever_finds_no_room_waits_for_it() {
     drop(second);
 }
 
+/// More log than there may be makes publishers wait, until it is in files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_publishes_more_than_is_put_into_files_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(&dir, Options { log_bytes_max: 1 << 20, hot_bytes: 0, ..small() });
+    let tp = topic(&log, "orders", 1).await[0];
+    let published = Arc::new(AtomicU64::new(0));
+    let publisher = tokio::spawn({
+        let (log, published) = (log.clone(), published.clone());
+        async move {
+            for _ in 0..200 {
+                publish(&log, tp, batch(["x".repeat(20_000)])).await.unwrap();
+                published.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    let (mut files, mut most) = (0, 0);
+    while !publisher.is_finished() {
+        let before = published.load(Ordering::SeqCst);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let end = log.bounds(tp).unwrap().end;
+        if published.load(Ordering::SeqCst) > before || end == log.archive(tp).unwrap().end {
+            continue;
+        }
+        // Most likely it waits. A file lets it go on; that there is none behind the commit is nothing to the log.
+        most = most.max(end - log.archive(tp).unwrap().end);
+        let file = nodata_log::ArchiveFile {
+            base: log.archive(tp).unwrap().end,
+            end,
+            rows: 1,
+            bytes: 1,
+            payload_bytes: 1,
+            row_groups: 1,
+            is_sealed: true,
+            timestamp_min_us: 0,
+            timestamp_max_us: 0,
+            append_min_us: 0,
+            append_max_us: 0,
+            footer_at: 0,
+            footer_crc: 0,
+        };
+        log.commit_file(tp, file).unwrap().await.unwrap();
+        files += 1;
+    }
+    publisher.await.unwrap();
+    assert!(files >= 2, "4 MB were published with room for 1 MiB ({files} files)");
+    assert!(most < 100, "{most} events of 20 KB are in no file");
+}
+
 /// What was taken before the stop is durable and answered; what comes later is refused as not applied.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopping_drains_what_was_taken() {

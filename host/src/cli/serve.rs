@@ -37,6 +37,9 @@ pub(crate) struct ServeArgs {
     /// MiB of log that are kept although all their events are in files: reading from the log is cheaper.
     #[arg(long, value_name = "MIB", default_value_t = nodata_log::limits::HOT_BYTES >> 20)]
     keep_log: u64,
+    /// MiB of log at which publishers wait until it is in Parquet files [default: 8192, or a quarter of the free space].
+    #[arg(long, value_name = "MIB")]
+    log_max: Option<u64>,
     /// What to say while running: error, warn, info, debug, or a filter such as `nodata=debug`.
     #[arg(long, env = "NODATA_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
@@ -56,6 +59,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), CliError> {
     let mut settings = ServeSettings::new(args.data, args.listen);
     settings.guest_threads = args.guest_threads.unwrap_or(settings.guest_threads).max(1);
     settings.hot_bytes = args.keep_log << 20;
+    settings.log_bytes_max = args.log_max.map(|mib| mib << 20);
     settings.archive_after = Duration::from_secs(args.archive_after);
     settings.guest_memory_bytes = args.guest_memory << 20;
     let program = std::env::current_exe()
