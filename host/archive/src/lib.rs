@@ -13,11 +13,13 @@ mod flush; // from the log into a file
 
 // A start.
 mod adopt; // what is there, against what the log says is there
+mod check; // the same, byte by byte
 
 mod error; // what can go wrong
 pub mod limits; // every bound, with its reason
 
 pub use adopt::Adoption;
 pub use archiver::{ArchiveOptions, Archiver, ArchiverHandle, Flushed};
+pub use check::{Checked, Problem, check};
 pub use error::ArchiveError;
 pub use files::ArchiveFiles;

@@ -8,6 +8,7 @@ mod component; // component push|list|inspect
 mod consume; // consume
 mod deployment; // deployment list|describe|pause|resume|delete|logs
 mod error; // how a command fails
+mod fsck; // fsck
 mod out; // how a command prints
 mod publish; // publish
 mod serve; // serve
@@ -34,6 +35,7 @@ struct Cli {
 enum Command {
     /// Run a server.
     Serve(serve::ServeArgs),
+    Fsck(fsck::FsckArgs),
     #[command(flatten)]
     Client(ClientCommand),
     /// The commands that talk to a server, under the name that older users know.
@@ -109,6 +111,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Compile => return nodata_runtime::child_main(),
         Command::Null => bench::null::run(),
         Command::Serve(args) => serve::run(args),
+        Command::Fsck(args) => fsck::run(args),
         Command::Client(command) | Command::ClientAlias { command } => run_client(command),
     };
     match result {

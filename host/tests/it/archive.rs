@@ -1,6 +1,6 @@
 //! Topics are Parquet: readers that are not ours see what the server sees, at every moment.
 
-use crate::harness::{Server, python};
+use crate::harness::{Server, python, run};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -190,6 +190,68 @@ fn a_deleted_topic_leaves_no_files_and_its_name_begins_anew() {
     server.ok(&["topic", "flush", "orders"]);
     assert_eq!(outside(&server, "orders")["partitions"]["0"], json!([0, 4]));
     assert_eq!(consumed(&server, "orders"), values(50..55));
+}
+
+#[test]
+fn a_stopped_store_is_checked_byte_by_byte() {
+    let mut server = Server::start();
+    server.ok(&["topic", "create", "orders", "--partitions", "2"]);
+    publish(&server, "orders", 0..100);
+    server.ok(&["topic", "flush"]);
+    publish(&server, "orders", 100..110);
+    let data = server.data();
+    let data = data.to_str().unwrap();
+    let refused = run(&["fsck", "--data", data], &[], server.dir().path(), b"").failed(1);
+    assert!(refused.starts_with("error: another nodata server uses "), "{refused}");
+    server.signal("KILL");
+    server.wait();
+
+    let before = snapshot(Path::new(data));
+    let report = run(&["fsck", "--data", data], &[], server.dir().path(), b"").ok();
+    let lines: Vec<&str> = report.lines().collect();
+    assert_eq!(lines[0], "1 topic, 2 partitions");
+    assert!(lines[1].starts_with("log: 1 segment, ") && lines[1].ends_with(", every transaction is whole"), "{report}");
+    assert!(lines[2].starts_with("files: ") && lines[2].ends_with(", 100 events, every byte is as it was written"));
+    assert_eq!(snapshot(Path::new(data)), before, "nothing is changed by looking");
+
+    // One bit of a file.
+    let path = files(&server, "orders")[0].clone();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100] ^= 4;
+    std::fs::write(&path, &bytes).unwrap();
+    let json = run(&["fsck", "--json", "--data", data], &[], server.dir().path(), b"");
+    assert_eq!(json.code, 1);
+    let problems = serde_json::from_str::<Value>(&json.out).unwrap()["problems"].clone();
+    assert_eq!(problems.as_array().unwrap().len(), 1);
+    assert!(problems[0]["what"].as_str().unwrap().contains("checksum"), "{problems}");
+    assert_eq!(problems[0]["lost"]["from"], 0);
+    bytes[100] ^= 4;
+    std::fs::write(&path, &bytes).unwrap();
+
+    // A file that is gone, and one that does not belong.
+    let stranger = path.with_file_name("stranger.parquet");
+    std::fs::rename(&path, &stranger).unwrap();
+    let report = run(&["fsck", "--data", data], &[], server.dir().path(), b"");
+    assert!(report.out.contains("    lost: offsets 0 to "), "{}", report.out);
+    assert!(report.out.contains("stranger.parquet: it is not part of the store"), "{}", report.out);
+    let none = run(&["fsck", "--data", "nowhere"], &[], server.dir().path(), b"").failed(2);
+    assert_eq!(none, "error: nowhere holds no nodata store\n");
+    assert!(!server.dir().path().join("nowhere").exists());
+}
+
+/// Every file below a folder with its bytes, but for the lock, which says who looked last.
+fn snapshot(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(snapshot(&path));
+        } else if path.file_name().is_some_and(|name| name != "LOCK") {
+            found.push((path.clone(), std::fs::read(&path).unwrap()));
+        }
+    }
+    found.sort();
+    found
 }
 
 /// Values that do not become smaller.

@@ -2,6 +2,7 @@
 //!
 //! Paths are relative to the root of the store and use `/`.
 
+pub mod read_only;
 pub mod real;
 pub mod simulated;
 
