@@ -4,7 +4,7 @@ use crate::decode::OpenFile;
 use crate::error::{ArchiveError, io_error};
 use crate::flush::{Flusher, describe};
 use crate::place::{self, DATA_DIR, STAGE_DIR};
-use nodata_log::fs::{Fs, SyncSite, read_exact_at};
+use nodata_log::fs::{Fs, SyncSite};
 use nodata_log::{ArchiveFile, EmbeddedLog, Log, LogError, Topic, TopicId, Tp};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -14,8 +14,6 @@ use std::io;
 pub struct Adoption {
     /// Files that were named before the log knew of them: to be committed.
     pub commits: Vec<(Tp, ArchiveFile)>,
-    /// Files that the log knows.
-    pub files: u64,
     /// Files of topics that were deleted, or of events that were trimmed, which are removed now.
     pub removed: u64,
     /// What is not ours and stays as it is.
@@ -50,7 +48,6 @@ pub(crate) fn adopt(fs: &dyn Fs, log: &EmbeddedLog, flusher: &Flusher) -> Result
                 if bytes < file.bytes {
                     return Err(ArchiveError::Cut { path, found: bytes, expected: file.bytes });
                 }
-                adoption.files += 1;
                 if bytes == file.bytes {
                     known.insert(path);
                 }
@@ -91,13 +88,11 @@ pub(crate) fn adopt(fs: &dyn Fs, log: &EmbeddedLog, flusher: &Flusher) -> Result
             let (topic, partition) = (topic.name.to_string(), tp.partition);
             return Err(ArchiveError::Overlap { path, topic, partition, from, to });
         }
-        let mut footer = vec![0; (bytes - opened.data_bytes()) as usize];
-        let file = fs.open(&path).map_err(io_error("open", &path))?;
-        read_exact_at(&*file, &mut footer, opened.data_bytes()).map_err(io_error("read", &path))?;
+        let footer_crc = opened.footer_checksum().map_err(io_error("read", &path))?;
         let wrong = |source| ArchiveError::Parquet { path: path.clone(), source };
         opened.check().map_err(wrong)?;
         // How many bytes its events had is known to nobody any more; what they have as columns comes close.
-        let described = describe(&opened, &footer, opened.raw_bytes()).map_err(wrong)?;
+        let described = describe(&opened, footer_crc, opened.raw_bytes()).map_err(wrong)?;
         // Its name may not be durable yet, and nobody may be told about it before it is.
         let dir = path.rsplit_once('/').map_or(DATA_DIR, |(dir, _)| dir);
         sync_parents(fs, dir)?;

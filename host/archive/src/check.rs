@@ -1,10 +1,10 @@
 //! Every file, byte by byte, against what the log says of it.
 
 use crate::adopt::list_files;
-use crate::decode::OpenFile;
+use crate::decode::{OpenFile, footer_checksum};
 use crate::error::{ArchiveError, io_error};
 use crate::place;
-use nodata_log::fs::{Fs, read_exact_at};
+use nodata_log::fs::Fs;
 use nodata_log::{ArchiveFile, EmbeddedLog, Log, Offset, Topic, Tp};
 use std::collections::BTreeMap;
 
@@ -92,9 +92,7 @@ fn check_file(fs: &dyn Fs, path: &str, known: &ArchiveFile) -> Result<(), String
     if bytes < known.bytes {
         return Err(format!("it has {bytes} bytes, it had {}", known.bytes));
     }
-    let mut footer = vec![0; known.bytes.saturating_sub(known.footer_at) as usize];
-    read_exact_at(&*file, &mut footer, known.footer_at).map_err(|error| text(&error))?;
-    let found = crc32c::crc32c(&footer);
+    let found = footer_checksum(&*file, known.footer_at, known.bytes).map_err(|error| text(&error))?;
     if found != known.footer_crc {
         return Err(format!("its footer has the checksum {found:08x}, the log says {:08x}", known.footer_crc));
     }

@@ -18,6 +18,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -73,6 +74,13 @@ const FOOTER_GUESS_BYTES: u64 = 64 << 10;
 fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     done.unwrap_or_else(|_| Err(wrong("it is damaged in a way that the reader did not expect")))
+}
+
+/// CRC-32C of the page indexes and the footer of a file: of everything behind its rows.
+pub(crate) fn footer_checksum(file: &dyn FsFile, footer_at: u64, bytes: u64) -> io::Result<u32> {
+    let mut footer = vec![0; bytes.saturating_sub(footer_at) as usize];
+    read_exact_at(file, &mut footer, footer_at)?;
+    Ok(crc32c::crc32c(&footer))
 }
 
 /// A file that was opened, with its footer.
@@ -168,6 +176,10 @@ impl OpenFile {
     /// Bytes before the page indexes and the footer.
     pub fn data_bytes(&self) -> u64 {
         self.groups.last().map_or(0, |group| group.place.end)
+    }
+
+    pub(crate) fn footer_checksum(&self) -> io::Result<u32> {
+        footer_checksum(&*self.file, self.data_bytes(), self.bytes)
     }
 
     pub fn rows(&self) -> u64 {

@@ -1,11 +1,11 @@
 //! The files, for readers: opened when they are asked for, decoded a slice at a time, and each slice once for all who follow
 //! each other closely.
 
-use crate::decode::{OpenFile, Slices};
+use crate::decode::{OpenFile, Slices, footer_checksum};
 use crate::limits::{CURSORS_MAX, DECODERS_MAX, OPEN_FILES_MAX, SLICES_BYTES_MAX};
 use crate::place;
 use nodata_log::engine::BoxFuture;
-use nodata_log::fs::{Fs, read_exact_at};
+use nodata_log::fs::Fs;
 use nodata_log::{ArchiveFile, ArchiveReader, Chunk, LogError, Offset, ReadLimits, StoredBatch, TimestampUs, Topic};
 use parquet::errors::ParquetError;
 use std::collections::VecDeque;
@@ -121,7 +121,7 @@ impl ArchiveReader for ArchiveFiles {
                 Some(batches) => batches,
                 None => self.decode(move |inner| inner.decode(&target, from)).await?,
             };
-            Ok(cut(&batches, from, end, limits))
+            Ok(Chunk::of(batches.iter().filter(|stored| stored.first() < end), from, limits))
         })
     }
 
@@ -139,22 +139,6 @@ impl ArchiveReader for ArchiveFiles {
             file.offset_at(from, time_us).map_err(|error| target.wrong(error))
         }))
     }
-}
-
-/// What a reader asked for.
-fn cut(batches: &[StoredBatch], from: Offset, end: Offset, limits: ReadLimits) -> Chunk {
-    let mut chunk = Chunk { batches: Vec::new(), next: from };
-    let (mut bytes, mut events) = (0, 0);
-    for stored in batches.iter().filter(|stored| stored.last() >= from && stored.first() < end) {
-        if !chunk.batches.is_empty() && (bytes >= limits.bytes_max || events >= limits.events_max) {
-            break;
-        }
-        bytes += stored.batch.encoded_len() as u64;
-        events += stored.batch.len() - stored.offsets.rows_before(from, stored.batch.len());
-        chunk.next = stored.last() + 1;
-        chunk.batches.push(stored.clone());
-    }
-    chunk
 }
 
 impl Inner {
@@ -243,9 +227,7 @@ impl Inner {
             }
         }
         let file = self.fs.open(&target.path).map_err(|error| target.unreadable(error))?;
-        let mut footer = vec![0; bytes.saturating_sub(footer_at) as usize];
-        read_exact_at(&*file, &mut footer, footer_at).map_err(|error| target.unreadable(error))?;
-        let found = crc32c::crc32c(&footer);
+        let found = footer_checksum(&*file, footer_at, bytes).map_err(|error| target.unreadable(error))?;
         if found != footer_crc {
             let what = format!("footer at {footer_at}: checksum {found:08x}, the log says {footer_crc:08x}");
             return Err(target.damaged(what));

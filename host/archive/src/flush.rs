@@ -120,7 +120,7 @@ impl Flusher {
         let opened = OpenFile::open(file, bytes.len() as u64).map_err(wrong)?;
         let payload: u64 = batches.iter().map(|stored| stored.batch.payload_bytes() as u64).sum();
         let before = grows.as_ref().map_or(0, |file| file.payload_bytes);
-        describe(&opened, &bytes[opened.data_bytes() as usize..], before + payload).map_err(wrong)
+        describe(&opened, crc32c::crc32c(&bytes[opened.data_bytes() as usize..]), before + payload).map_err(wrong)
     }
 
     /// The id of the store, as files say it.
@@ -176,10 +176,10 @@ impl Flusher {
     }
 }
 
-/// What the log is told about a file; `footer` is everything behind its rows.
+/// What the log is told about a file.
 pub(crate) fn describe(
     file: &OpenFile,
-    footer: &[u8],
+    footer_crc: u32,
     payload_bytes: u64,
 ) -> Result<ArchiveFile, parquet::errors::ParquetError> {
     let offsets = file.offsets();
@@ -198,6 +198,6 @@ pub(crate) fn describe(
         append_min_us,
         append_max_us,
         footer_at: file.data_bytes(),
-        footer_crc: crc32c::crc32c(footer),
+        footer_crc,
     })
 }

@@ -145,6 +145,24 @@ pub struct Chunk {
     pub next: Offset,
 }
 
+impl Chunk {
+    /// What a reader gets of these batches, which are in order: from the one that holds `from` on, at least one if there is one.
+    pub fn of<'a>(batches: impl IntoIterator<Item = &'a StoredBatch>, from: Offset, limits: ReadLimits) -> Self {
+        let mut chunk = Chunk { batches: Vec::new(), next: from };
+        let (mut bytes, mut events) = (0, 0);
+        for stored in batches.into_iter().filter(|stored| stored.last() >= from) {
+            if !chunk.batches.is_empty() && (bytes >= limits.bytes_max || events >= limits.events_max) {
+                break;
+            }
+            bytes += stored.batch.encoded_len() as u64;
+            events += stored.batch.len() - stored.offsets.rows_before(from, stored.batch.len());
+            chunk.next = stored.last() + 1;
+            chunk.batches.push(stored.clone());
+        }
+        chunk
+    }
+}
+
 /// The offsets of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {

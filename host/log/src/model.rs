@@ -314,18 +314,7 @@ impl Log for ModelLog {
             if from > end {
                 return Err(LogError::OutOfRange { tp, asked: from, earliest: 0, end });
             }
-            let mut chunk = Chunk { batches: Vec::new(), next: from };
-            let (mut bytes, mut events) = (0, 0);
-            for stored in partition.batches.iter().filter(|stored| stored.last() >= from) {
-                if !chunk.batches.is_empty() && (bytes >= limits.bytes_max || events >= limits.events_max) {
-                    break;
-                }
-                bytes += stored.batch.encoded_len() as u64;
-                events += stored.batch.len() - stored.offsets.rows_before(from, stored.batch.len());
-                chunk.next = stored.last() + 1;
-                chunk.batches.push(stored.clone());
-            }
-            Ok(chunk)
+            Ok(Chunk::of(&partition.batches, from, limits))
         };
         Box::pin(std::future::ready(read()))
     }
