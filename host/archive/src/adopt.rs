@@ -38,11 +38,11 @@ pub(crate) fn adopt(fs: &dyn Fs, log: &EmbeddedLog, flusher: &Flusher) -> Result
     let mut known = HashSet::new();
     for topic in topics.values() {
         for tp in topic.partitions() {
-            for file in log.archive(tp)?.files.into_values() {
+            for file in log.archive(tp)?.files.values() {
                 let path = place::path(topic.name.as_str(), tp.partition, file.append_min_us, file.base);
                 let name = topic.name.to_string();
                 let Some(&bytes) = found.get(&path) else {
-                    let ArchiveFile { base: from, end: to, .. } = file;
+                    let ArchiveFile { base: from, end: to, .. } = *file;
                     return Err(ArchiveError::Missing { path, topic: name, partition: tp.partition, from, to });
                 };
                 if bytes < file.bytes {

@@ -7,10 +7,10 @@ use crate::adopt::{self, Adoption};
 use crate::error::ArchiveError;
 use crate::files::ArchiveFiles;
 use crate::flush::Flusher;
-use crate::limits::{FLUSH_AGE_SECS, FLUSH_BYTES};
+use crate::limits::{FLUSH_AGE_SECS, FLUSH_BYTES, GROWTH_AGES_MAX, GROWTH_BYTES, GROWTH_PART};
 use crate::place;
 use nodata_log::fs::{Fs, SyncSite};
-use nodata_log::{ArchiveFile, Change, Clock, EmbeddedLog, Log, LogError, Name, Topic, Tp};
+use nodata_log::{ArchiveFile, Change, Clock, EmbeddedLog, Log, LogError, Name, TimestampUs, Topic, Tp, Unarchived};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -21,7 +21,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 pub struct ArchiveOptions {
     /// Bytes of one partition in the log.
     pub flush_bytes: u64,
-    /// Age of the oldest event that is in no file.
+    /// Age of the oldest event that is in no file. Where only a few wait, they wait longer for a file that covers much time:
+    /// see [`GROWTH_PART`](crate::limits::GROWTH_PART).
     pub flush_age: Duration,
 }
 
@@ -258,17 +259,29 @@ impl Archiver {
         Ok(flushed)
     }
 
+    /// Whether what waits has waited for long enough. A topic to which an event comes now and then would otherwise leave more
+    /// footers than events.
+    fn is_old(&self, waiting: &Unarchived, now_us: TimestampUs) -> bool {
+        let age_us = now_us.saturating_sub(waiting.oldest_us);
+        let age_max_us = self.options.flush_age.as_micros() as i64;
+        if age_us < age_max_us || waiting.bytes >= GROWTH_BYTES {
+            return age_us >= age_max_us;
+        }
+        let archive = self.log.archive(waiting.tp).unwrap_or_default();
+        let covered_us = archive.open_file().map_or(0, |open| open.append_max_us - open.append_min_us);
+        age_us >= (covered_us / GROWTH_PART).clamp(age_max_us, age_max_us.saturating_mul(GROWTH_AGES_MAX))
+    }
+
     /// What is due now.
     pub async fn tick(&self) -> Result<(), ArchiveError> {
         let now_us = self.clock.now_us();
-        let age_us = self.options.flush_age.as_micros() as i64;
         let today = place::date(now_us);
-        let is_crowded = self.log.is_crowded();
+        let crowding = self.log.crowding();
         let mut due = self.log.unarchived();
         due.retain(|waiting| {
-            is_crowded
+            crowding.contains(&waiting.tp)
                 || waiting.bytes >= self.options.flush_bytes
-                || now_us.saturating_sub(waiting.oldest_us) >= age_us
+                || self.is_old(waiting, now_us)
                 || place::date(waiting.oldest_us) != today
         });
         due.sort_by_key(|waiting| waiting.oldest_us);

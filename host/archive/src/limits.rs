@@ -6,6 +6,16 @@ pub const FLUSH_BYTES: u64 = 64 << 20;
 /// Seconds after which events become part of a file, however few they are.
 pub const FLUSH_AGE_SECS: u64 = 60;
 
+/// Bytes of events, in the log, for which it is worth to let a file grow: growing leaves a footer behind, of some 0.5 KiB for
+/// each row group.
+pub const GROWTH_BYTES: u64 = 256 << 10;
+
+/// Fewer events wait until a file would grow by this part of the time that it covers ...
+pub const GROWTH_PART: i64 = 3;
+
+/// ... and at the latest until their age is so many times [`FLUSH_AGE_SECS`], or what the operator said instead.
+pub const GROWTH_AGES_MAX: i64 = 10;
+
 /// A file of this size does not grow any more: growing copies it.
 pub const SEAL_BYTES: u64 = 8 << 20;
 

@@ -178,7 +178,7 @@ impl Checkpoint {
             let (tp, range) = row.map_err(redb_error)?;
             let ((topic, partition), (start, end)) = (tp.value(), range.value());
             let archive = PartitionArchive { start, end, ..PartitionArchive::default() };
-            state.archives.insert(Tp { topic: TopicId(topic), partition }, archive);
+            state.archives.insert(Tp { topic: TopicId(topic), partition }, Arc::new(archive));
         }
         for row in read.open_table(FILES).map_err(redb_error)?.iter().map_err(redb_error)? {
             let (key, value) = row.map_err(redb_error)?;
@@ -186,7 +186,7 @@ impl Checkpoint {
             let file = ArchiveFile::decode(&mut Take::new(Bytes::copy_from_slice(value.value())));
             let file = file.ok_or(CheckpointError::Malformed("files"))?;
             let archive = state.archives.get_mut(&Tp { topic: TopicId(topic), partition });
-            archive.ok_or(CheckpointError::Malformed("files"))?.files.insert(base, file);
+            Arc::make_mut(archive.ok_or(CheckpointError::Malformed("files"))?).files.insert(base, file);
         }
         for row in read.open_table(TASKS).map_err(redb_error)?.iter().map_err(redb_error)? {
             let (task, value) = row.map_err(redb_error)?;

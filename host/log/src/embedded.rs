@@ -27,7 +27,7 @@ use crate::tail::{PartitionTail, Planned, Ring, SegmentFiles};
 use crate::task::{OwnerId, TaskKey, TaskLease, TaskPosition, Transaction};
 use crate::topic::{Name, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp};
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -252,10 +252,15 @@ impl EmbeddedLog {
         self.shared.store_id
     }
 
-    /// Whether there is more log than half of what there may be: then the archive should not wait until it is time.
-    pub fn is_crowded(&self) -> bool {
+    /// The partitions that should be put into files although it is not time. There are some when there is more log than half
+    /// of what there may be: those that hold on to the older half of it.
+    pub fn crowding(&self) -> HashSet<Tp> {
         let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
-        durable.segments.bytes() > self.shared.options.log_bytes_max / 2
+        let bytes = durable.segments.bytes();
+        if bytes <= self.shared.options.log_bytes_max / 2 {
+            return HashSet::new();
+        }
+        durable.segments.holders(&durable.state, bytes / 2)
     }
 
     /// Bytes that were written to the log since the start, everything included.
@@ -849,7 +854,7 @@ impl Log for EmbeddedLog {
         })
     }
 
-    fn archive(&self, tp: Tp) -> Result<PartitionArchive, LogError> {
+    fn archive(&self, tp: Tp) -> Result<Arc<PartitionArchive>, LogError> {
         let durable = self.shared.durable.read().unwrap_or_else(PoisonError::into_inner);
         durable.state.check_partition(tp)?;
         Ok(durable.state.archives.get(&tp).cloned().unwrap_or_default())

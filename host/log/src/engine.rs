@@ -229,7 +229,7 @@ pub trait Log: Send + Sync + 'static {
     /// The offset of the first event whose timestamp is not before a time; the end if there is none.
     fn offset_at(&self, tp: Tp, time_us: TimestampUs) -> BoxFuture<'_, Result<Offset, LogError>>;
     /// The files that hold older events of a partition.
-    fn archive(&self, tp: Tp) -> Result<PartitionArchive, LogError>;
+    fn archive(&self, tp: Tp) -> Result<Arc<PartitionArchive>, LogError>;
     /// The end of a partition, as it moves. The sender is gone when the topic is.
     fn follow(&self, tp: Tp) -> Result<watch::Receiver<Offset>, LogError>;
     /// Every change from now on. A receiver that falls behind is told so, and asks for everything anew.

@@ -4,11 +4,10 @@
 //! the checkpoint. They go from the oldest on, because recovery reads the log as one piece. Some are kept although they need
 //! not be, for readers.
 
-use crate::archive::PartitionArchive;
 use crate::frame::Lsn;
 use crate::state::State;
 use crate::topic::{Offset, Tp};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// A segment that was written to.
 #[derive(Clone, Debug, Default)]
@@ -59,12 +58,19 @@ impl Segments {
         self.0.iter().map(|segment| segment.bytes).sum()
     }
 
+    /// The partitions that are the reason for which the segments are kept that begin in the first `bytes` of the log.
+    pub(crate) fn holders(&self, state: &State, bytes: u64) -> HashSet<Tp> {
+        let mut begins_at = 0;
+        let oldest = self.0.iter().take_while(|segment| {
+            let is_older = begins_at < bytes;
+            begins_at += segment.bytes;
+            is_older
+        });
+        oldest.flat_map(|segment| &segment.ends).filter(|end| !is_elsewhere(state, *end)).map(|(tp, _)| *tp).collect()
+    }
+
     /// How many of the oldest are not needed, if everything before now is in the checkpoint.
     pub(crate) fn unneeded(&self, state: &State, hot_bytes: u64) -> usize {
-        let is_elsewhere = |(tp, end): (&Tp, &Offset)| {
-            let archived = state.archives.get(tp).map_or(0, |archive: &PartitionArchive| archive.end);
-            archived >= *end || !state.topics.contains_key(&tp.topic)
-        };
         let mut left = self.bytes();
         let older = self.0.len().saturating_sub(1);
         self.0
@@ -72,7 +78,7 @@ impl Segments {
             .take(older)
             .take_while(|segment| {
                 left -= segment.bytes;
-                left >= hot_bytes && segment.ends.iter().all(is_elsewhere)
+                left >= hot_bytes && segment.ends.iter().all(|end| is_elsewhere(state, end))
             })
             .count()
     }
@@ -86,4 +92,10 @@ impl Segments {
     pub(crate) fn first(&self) -> Option<u64> {
         self.0.front().map(|segment| segment.number)
     }
+}
+
+/// Whether the events of a partition before an offset are in files, or trimmed, or its topic is gone.
+fn is_elsewhere(state: &State, (tp, end): (&Tp, &Offset)) -> bool {
+    let archived = state.archives.get(tp).map_or(0, |archive| archive.end);
+    archived >= *end || !state.topics.contains_key(&tp.topic)
 }

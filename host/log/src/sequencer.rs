@@ -4,7 +4,7 @@
 //! under a microsecond and without touching payload, and one wake-up (of the syncer) stands between it and the disk.
 //! What it knows runs ahead of the disk. That is safe, because the only way to lose what is queued is the end of the process.
 
-use crate::archive::{ArchiveFile, PartitionArchive};
+use crate::archive::ArchiveFile;
 use crate::batch::Batch;
 use crate::engine::{AckLevel, AppendedRange, Expect, Room};
 use crate::error::LogError;
@@ -256,8 +256,7 @@ impl Sequencer {
 
     pub(crate) fn commit_file(&mut self, tp: Tp, file: ArchiveFile) -> Result<Ticket, LogError> {
         self.state.check_partition(tp)?;
-        let none = PartitionArchive::default();
-        let known = self.state.archives.get(&tp).unwrap_or(&none);
+        let known = self.state.archives.get(&tp).cloned().unwrap_or_default();
         if let Err(what) = known.check(&file, self.state.end(tp)) {
             return Err(LogError::FileRefused { tp, base: file.base, end: file.end, what });
         }

@@ -14,6 +14,7 @@ use crate::task::{OwnerId, TaskKey, TaskPosition};
 use crate::topic::{Name, Offset, Topic, TopicId, Tp};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 #[derive(Clone, Debug)]
 pub(crate) struct State {
@@ -21,7 +22,8 @@ pub(crate) struct State {
     names: BTreeMap<Name, TopicId>,
     pub(crate) next_topic: u32,
     ends: HashMap<Tp, Offset>,
-    pub(crate) archives: HashMap<Tp, PartitionArchive>,
+    /// Shared with those who look at them: a partition may have years of files.
+    pub(crate) archives: HashMap<Tp, Arc<PartitionArchive>>,
     pub(crate) tasks: BTreeMap<TaskKey, TaskPosition>,
     pub(crate) producers: Producers,
     pub(crate) entries: BTreeMap<String, MetaEntry>,
@@ -109,8 +111,8 @@ impl State {
                     }
                 }
             }
-            Op::Trim { tp, to } => drop(self.archives.entry(*tp).or_default().trim(*to)),
-            Op::FileCommit { tp, file } => self.archives.entry(*tp).or_default().commit(file.clone()),
+            Op::Trim { tp, to } => drop(self.archive_mut(*tp).trim(*to)),
+            Op::FileCommit { tp, file } => self.archive_mut(*tp).commit(file.clone()),
             Op::TaskEpoch { task, epoch } => self.tasks.entry(*task).or_default().epoch = *epoch,
             Op::Advance { task, next, .. } => self.tasks.entry(*task).or_default().next = Some(*next),
             // The tables keep themselves: see `tables`.
@@ -133,6 +135,10 @@ impl State {
             }
         }
         None
+    }
+
+    pub(crate) fn archive_mut(&mut self, tp: Tp) -> &mut PartitionArchive {
+        Arc::make_mut(self.archives.entry(tp).or_default())
     }
 
     fn tasks_of(&self, owner: OwnerId) -> Vec<TaskKey> {

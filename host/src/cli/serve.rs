@@ -31,7 +31,7 @@ pub(crate) struct ServeArgs {
     /// MiB of memory for all components together.
     #[arg(long, value_name = "MIB", default_value_t = nodata_runtime::limits::HOST_MEMORY_BYTES >> 20)]
     guest_memory: u64,
-    /// Seconds after which events are in Parquet files, however few they are. More make fewer files of topics with few events.
+    /// Seconds after which events are in Parquet files. Where only a few wait, they may wait ten times as long.
     #[arg(long, value_name = "SECONDS", default_value_t = nodata_archive::limits::FLUSH_AGE_SECS)]
     archive_after: u64,
     /// MiB of log that are kept although all their events are in files: reading from the log is cheaper.
