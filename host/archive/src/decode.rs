@@ -5,7 +5,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::NullBuffer;
-use arrow_schema::FieldRef;
+use arrow_schema::SchemaRef;
 use bytes::{Buf, Bytes};
 use nodata_log::fs::{FsFile, read_exact_at};
 use nodata_log::{Batch, BatchBuilder, ColumnRef, Offset, Offsets, RowsRef, StoredBatch, TimestampUs};
@@ -124,11 +124,9 @@ impl OpenFile {
         let about = metadata.metadata().file_metadata();
         let pairs = about.key_value_metadata().map_or([].as_slice(), Vec::as_slice);
         let origin = FileOrigin::from_key_values(pairs).ok_or_else(|| wrong("it was not written by this nodata"))?;
-        let known = schema::schema(origin.values);
-        let is_known = |(found, known): (&FieldRef, &FieldRef)| found.name() == known.name();
-        if !metadata.schema().fields().iter().zip(known.fields()).all(is_known)
-            || metadata.schema().fields().len() < column::COUNT
-        {
+        let known = schema::schema(origin.values, &origin.columns);
+        let names = |schema: &SchemaRef| schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+        if names(metadata.schema()) != names(&known) {
             return Err(wrong("it has other columns than this nodata writes"));
         }
         let checksums = schema::checksums(about)?;
@@ -206,9 +204,11 @@ impl OpenFile {
         Ok((of(groups.first())?.0, of(groups.last())?.1))
     }
 
-    /// Bytes of all columns before they were compressed.
+    /// Bytes of the events as columns, before they were compressed.
     pub fn raw_bytes(&self) -> u64 {
-        self.metadata.metadata().row_groups().iter().map(|group| group.total_byte_size() as u64).sum()
+        let groups = self.metadata.metadata().row_groups();
+        let columns = groups.iter().flat_map(|group| group.columns().iter().take(column::LEAVES));
+        columns.map(|column| column.uncompressed_size().max(0) as u64).sum()
     }
 
     /// Reads a row group, and checks it.
@@ -244,7 +244,9 @@ impl OpenFile {
             let is_dense =
                 group.offsets.end - group.offsets.start == self.metadata.metadata().row_group(at).num_rows() as u64;
             let before = from.saturating_sub(group.offsets.start) as usize / SLICE_ROWS * SLICE_ROWS;
-            let mut reader = self.reader(at)?;
+            // Declared columns repeat what is in the values.
+            let mask = ProjectionMask::roots(self.metadata.parquet_schema(), 0..column::COUNT);
+            let mut reader = self.reader(at)?.with_projection(mask);
             if before > 0 && is_dense {
                 let rows = self.metadata.metadata().row_group(at).num_rows() as usize;
                 let selection = vec![RowSelector::skip(before), RowSelector::select(rows - before)];

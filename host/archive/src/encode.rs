@@ -1,6 +1,7 @@
 //! Events as bytes of a Parquet file: a new file, or more of one that is there.
 
 use crate::schema::{self, FileOrigin};
+use crate::typed::TypedColumns;
 use arrow_array::builder::{BooleanBufferBuilder, NullBufferBuilder};
 use arrow_array::{
     ArrayRef, BinaryArray, Int64Array, MapArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
@@ -31,7 +32,7 @@ const TRAILER_BYTES: usize = 8;
 pub fn new_file(origin: &FileOrigin, events: &[StoredBatch]) -> Result<Vec<u8>, ParquetError> {
     let mut out = Vec::new();
     let mut writer = begin(origin, &mut out)?;
-    write(&mut writer, origin.values, events)?;
+    write(&mut writer, origin, events)?;
     let checksums = checksums_of(&mut writer, &[])?;
     writer.append_key_value_metadata(checksums);
     writer.close()?;
@@ -47,7 +48,7 @@ pub fn grown_file(file: &Bytes, origin: &FileOrigin, events: &[StoredBatch]) -> 
     let mut writer = begin(origin, &mut out)?;
     let body = file.strip_prefix(MAGIC).ok_or_else(|| ParquetError::General("no Parquet file".to_owned()))?;
     writer.write_all(body)?;
-    write(&mut writer, origin.values, events)?;
+    write(&mut writer, origin, events)?;
     let checksums = checksums_of(&mut writer, &checksums)?;
     writer.append_key_value_metadata(checksums);
     let added = writer.close()?;
@@ -78,7 +79,7 @@ fn begin<'a>(origin: &FileOrigin, out: &'a mut Vec<u8>) -> Result<ArrowWriter<&'
     let properties = schema::writer_properties(origin)?;
     // The Arrow schema would repeat in 1 KB what the columns say already.
     let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-    ArrowWriter::try_new_with_options(out, schema::schema(origin.values), options)
+    ArrowWriter::try_new_with_options(out, schema::schema(origin.values, &origin.columns), options)
 }
 
 /// The metadata of both, without page indexes: where they lie is kept.
@@ -94,17 +95,17 @@ fn combine(before: ParquetMetaData, added: ParquetMetaData) -> Result<ParquetMet
 
 fn write(
     writer: &mut ArrowWriter<&mut Vec<u8>>,
-    values: ValueType,
+    origin: &FileOrigin,
     events: &[StoredBatch],
 ) -> Result<(), ParquetError> {
-    let mut columns = Columns::default();
+    let mut columns = Columns::new(origin);
     for stored in events {
-        if columns.bytes() > 0 && columns.bytes() + stored.batch.payload_bytes() > ARRAYS_BYTES {
-            writer.write(&std::mem::take(&mut columns).finish(values)?)?;
+        if columns.bytes() > 0 && columns.bytes() + columns.bytes_of(stored) > ARRAYS_BYTES {
+            writer.write(&std::mem::replace(&mut columns, Columns::new(origin)).finish(origin)?)?;
         }
         columns.push(stored);
     }
-    writer.write(&columns.finish(values)?)
+    writer.write(&columns.finish(origin)?)
 }
 
 /// The rows of several batches, side by side.
@@ -117,11 +118,29 @@ struct Columns {
     keys: ByteColumn,
     headers: HeaderColumn,
     values: ByteColumn,
+    /// What the topic declares.
+    typed: Option<TypedColumns>,
 }
 
 impl Columns {
+    fn new(origin: &FileOrigin) -> Self {
+        let typed = (!origin.columns.is_empty()).then(|| TypedColumns::new(&origin.columns));
+        Self { typed, ..Self::default() }
+    }
+
+    /// Bytes in memory of a row that has nothing.
+    fn row_bytes(&self) -> usize {
+        3 * size_of::<i64>() + 4 * size_of::<i32>() + self.typed.as_ref().map_or(0, TypedColumns::row_bytes)
+    }
+
     fn bytes(&self) -> usize {
-        self.ids.data.len() + self.keys.data.len() + self.values.data.len() + self.headers.values.data.len()
+        let payload =
+            self.ids.data.len() + self.keys.data.len() + self.values.data.len() + self.headers.values.data.len();
+        payload + self.offsets.len() * self.row_bytes()
+    }
+
+    fn bytes_of(&self, stored: &StoredBatch) -> usize {
+        stored.batch.payload_bytes() + stored.batch.len() * self.row_bytes()
     }
 
     fn push(&mut self, stored: &StoredBatch) {
@@ -134,24 +153,28 @@ impl Columns {
         self.keys.push(batch.key_lens(), batch.keys(), rows);
         self.values.push(Some(batch.value_lens()), batch.values(), rows);
         self.headers.push(batch);
+        if let Some(typed) = &mut self.typed {
+            typed.push(batch.value_lens(), batch.values());
+        }
     }
 
-    fn finish(self, values: ValueType) -> Result<RecordBatch, ArrowError> {
+    fn finish(self, origin: &FileOrigin) -> Result<RecordBatch, ArrowError> {
         let time =
             |values: Vec<i64>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC")) };
-        let columns: Vec<ArrayRef> = vec![
+        let mut columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from(self.offsets)),
             time(self.timestamps),
             time(self.append_timestamps),
             Arc::new(self.ids.finish_text()?),
             Arc::new(self.keys.finish_binary()?),
             Arc::new(self.headers.finish()?),
-            match values {
+            match origin.values {
                 ValueType::Bytes => Arc::new(self.values.finish_binary()?),
                 ValueType::Text | ValueType::Json => Arc::new(self.values.finish_text()?),
             },
         ];
-        RecordBatch::try_new(schema::schema(values), columns)
+        columns.extend(self.typed.into_iter().flat_map(TypedColumns::finish));
+        RecordBatch::try_new(schema::schema(origin.values, &origin.columns), columns)
     }
 }
 

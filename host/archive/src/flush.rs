@@ -137,6 +137,7 @@ impl Flusher {
             partition: tp.partition,
             base_offset,
             values: topic.config.values,
+            columns: topic.config.columns.clone(),
         }
     }
 

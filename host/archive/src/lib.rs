@@ -5,6 +5,7 @@ pub mod decode; // a file as events
 pub mod encode; // events as a file
 pub mod place; // where files are
 pub mod schema; // the columns
+mod typed; // the columns that a topic declares
 
 // The way of an event.
 mod archiver; // when

@@ -1,8 +1,9 @@
 //! The columns of a file. Their names, types and field ids are a promise to everyone who reads the files: they are only added.
 
+use crate::typed;
 use arrow_schema::extension::Json;
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
-use nodata_log::ValueType;
+use nodata_log::{Column, ValueType};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -20,8 +21,10 @@ pub const ID: &str = "_id";
 pub const KEY: &str = "_key";
 pub const HEADERS: &str = "_headers";
 pub const VALUE: &str = "value";
+/// Whether a value is as the topic declares; only where it declares columns.
+pub const SCHEMA_OK: &str = "_schema_ok";
 
-/// The order of the columns in a file.
+/// The order of the columns in a file. Declared ones come behind.
 pub(crate) mod column {
     pub(crate) const OFFSET: usize = 0;
     pub(crate) const TIMESTAMP: usize = 1;
@@ -31,6 +34,8 @@ pub(crate) mod column {
     pub(crate) const HEADERS: usize = 5;
     pub(crate) const VALUE: usize = 6;
     pub(crate) const COUNT: usize = 7;
+    /// A header has two.
+    pub(crate) const LEAVES: usize = 8;
 }
 
 /// Rows of one row group: what a reader of one event must decode at most, and what is decoded at once by one that scans.
@@ -40,7 +45,7 @@ pub const ROW_GROUP_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one page, before it is compressed.
 const PAGE_BYTES: usize = 256 << 10;
 
-fn field(name: &str, data_type: DataType, nullable: bool, id: i32) -> Field {
+pub(crate) fn field(name: &str, data_type: DataType, nullable: bool, id: i32) -> Field {
     let metadata = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string())]);
     Field::new(name, data_type, nullable).with_metadata(metadata)
 }
@@ -53,11 +58,11 @@ pub(crate) fn entries_field() -> Field {
     Field::new("key_value", DataType::Struct(header_fields()), false)
 }
 
-/// The schema of a file. Ids 8 and 9 are kept for producers, 100 and above for typed columns.
-pub fn schema(values: ValueType) -> SchemaRef {
+/// The schema of a file. Ids 8 and 9 are kept for producers, 100 and above are those of declared columns.
+pub fn schema(values: ValueType, columns: &[Column]) -> SchemaRef {
     let time = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let headers = DataType::Map(Arc::new(entries_field()), false);
-    Arc::new(Schema::new(vec![
+    let mut fields = vec![
         field(OFFSET, DataType::Int64, false, 1),
         field(TIMESTAMP, time(), false, 2),
         field(APPEND_TIMESTAMP, time(), false, 3),
@@ -69,7 +74,12 @@ pub fn schema(values: ValueType) -> SchemaRef {
             ValueType::Text => field(VALUE, DataType::Utf8, true, 10),
             ValueType::Json => field(VALUE, DataType::Utf8, true, 10).with_extension_type(Json::default()),
         },
-    ]))
+    ];
+    if !columns.is_empty() {
+        fields.push(field(SCHEMA_OK, DataType::Boolean, false, 12));
+        fields.extend(typed::fields(columns));
+    }
+    Arc::new(Schema::new(fields))
 }
 
 /// What the footer of a file says about where it belongs.
@@ -83,6 +93,8 @@ pub struct FileOrigin {
     pub base_offset: u64,
     /// What the values are.
     pub values: ValueType,
+    /// What the topic declares.
+    pub columns: Arc<[Column]>,
 }
 
 const FORMAT_KEY: &str = "nodata.format";
@@ -92,11 +104,12 @@ const TOPIC_KEY: &str = "nodata.topic";
 const TOPIC_ID_KEY: &str = "nodata.topic_id";
 const PARTITION_KEY: &str = "nodata.partition";
 const VALUES_KEY: &str = "nodata.values";
+const COLUMNS_KEY: &str = "nodata.columns";
 const BASE_OFFSET_KEY: &str = "nodata.base_offset";
 
 impl FileOrigin {
     fn to_key_values(&self) -> Vec<KeyValue> {
-        [
+        let mut pairs = vec![
             (FORMAT_KEY, FORMAT.to_owned()),
             (STORE_KEY, self.store.clone()),
             (TOPIC_KEY, self.topic.clone()),
@@ -104,9 +117,12 @@ impl FileOrigin {
             (PARTITION_KEY, self.partition.to_string()),
             (BASE_OFFSET_KEY, self.base_offset.to_string()),
             (VALUES_KEY, self.values.to_string().to_lowercase()),
-        ]
-        .map(|(key, value)| KeyValue::new(key.to_owned(), value))
-        .into()
+        ];
+        if !self.columns.is_empty() {
+            let lines: Vec<String> = self.columns.iter().map(ToString::to_string).collect();
+            pairs.push((COLUMNS_KEY, lines.join("\n")));
+        }
+        pairs.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect()
     }
 
     /// `None`: nodata did not write this file, or a newer one did.
@@ -127,6 +143,11 @@ impl FileOrigin {
                 "json" => ValueType::Json,
                 _ => return None,
             },
+            columns: value(COLUMNS_KEY)
+                .unwrap_or_default()
+                .lines()
+                .map(|line| line.parse().ok())
+                .collect::<Option<_>>()?,
         })
     }
 }
@@ -179,6 +200,13 @@ pub(crate) fn writer_properties(origin: &FileOrigin) -> Result<WriterProperties,
     }
     for column in [path(VALUE), path(ID), entry("key"), entry("value")] {
         properties = properties.set_column_statistics_enabled(column, EnabledStatistics::None);
+    }
+    // Readers leave out row groups by them. Those of pages would make footers several times as long.
+    for name in origin.columns.iter().map(|column| column.name.as_str()).chain([SCHEMA_OK]) {
+        let column = path(name);
+        properties = properties
+            .set_column_dictionary_enabled(column.clone(), true)
+            .set_column_statistics_enabled(column, EnabledStatistics::Chunk);
     }
     Ok(properties.build())
 }

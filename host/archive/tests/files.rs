@@ -14,6 +14,12 @@ use proptest::prelude::*;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+/// The same with columns that are declared: they must change nothing for those who read events.
+fn typed(is_typed: bool) -> FileOrigin {
+    let columns = ["a:int64", "b=/a/b:string", "c:date"].map(|column| column.parse().unwrap());
+    FileOrigin { columns: if is_typed { Arc::new(columns) } else { Arc::new([]) }, ..origin(0) }
+}
+
 fn origin(base_offset: u64) -> FileOrigin {
     FileOrigin {
         store: "0f".repeat(16),
@@ -22,6 +28,7 @@ fn origin(base_offset: u64) -> FileOrigin {
         partition: 3,
         base_offset,
         values: ValueType::Bytes,
+        columns: Arc::new([]),
     }
 }
 
@@ -63,13 +70,15 @@ fn stored(first: Offset, append_us: i64, events: &[Event]) -> StoredBatch {
     StoredBatch { offsets: Offsets::From(first), append_us, batch: Batch::from_events(events, append_us).unwrap() }
 }
 
+const JSON: [&str; 4] = [r#"{"a":1,"c":"2013-01-01"}"#, r#"{"a":{"b":"x"}}"#, "{\"a\":\"1\"}", "null"];
+
 fn event() -> impl Strategy<Value = Event> {
     let bytes = || prop::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
     let headers = prop::collection::btree_map("[a-z]{1,3}", bytes(), 0..3);
     (
         prop::option::of("[a-z]{1,8}"),
         prop::option::of(bytes()),
-        prop::option::of(bytes()),
+        prop::option::of(prop_oneof![bytes(), prop::sample::select(&JSON[..]).prop_map(Bytes::from)]),
         headers,
         prop::option::of(any::<i64>()),
     )
@@ -112,7 +121,9 @@ proptest! {
     }
 
     #[test]
-    fn a_file_that_grew_begins_with_the_file_that_it_was(parts in prop::collection::vec(batches(), 2..5)) {
+    fn a_file_that_grew_begins_with_the_file_that_it_was(
+        parts in prop::collection::vec(batches(), 2..5), is_typed in any::<bool>(),
+    ) {
         let mut versions: Vec<(Bytes, usize)> = Vec::new();
         let mut all: Vec<StoredBatch> = Vec::new();
         for part in parts {
@@ -122,8 +133,8 @@ proptest! {
                 .map(|batch| StoredBatch { offsets: Offsets::From(next + batch.first()), ..batch.clone() })
                 .collect();
             let bytes = match versions.last() {
-                None => new_file(&origin(0), &moved),
-                Some((file, _)) => grown_file(file, &origin(0), &moved),
+                None => new_file(&typed(is_typed), &moved),
+                Some((file, _)) => grown_file(file, &typed(is_typed), &moved),
             }
             .unwrap();
             all.extend(moved);

@@ -315,6 +315,17 @@ impl Batch {
         &self.headers
     }
 
+    /// A batch of those of its events whose rows are kept, of which there must be one.
+    pub(crate) fn retain(&self, is_kept: impl Fn(usize) -> bool) -> Result<Self, BatchError> {
+        let mut builder = BatchBuilder::new(self.timestamp_max_us());
+        if self.is_from_component() {
+            builder.mark_from_component();
+        }
+        let kept = self.events().enumerate().filter(|(row, _)| is_kept(*row));
+        kept.for_each(|(_, event)| builder.push_event(event));
+        builder.finish()
+    }
+
     /// The length of each id; `None` when no event has one.
     pub fn id_lens(&self) -> Option<Lens<'_>> {
         let layout = self.header.fixed_layout();

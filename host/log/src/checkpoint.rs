@@ -6,9 +6,11 @@
 use crate::archive::{ArchiveFile, PartitionArchive};
 use crate::codec::{Put, Take};
 use crate::engine::MetaEntry;
+use crate::event::TimestampUs;
 use crate::frame::Lsn;
 use crate::fs::{Fs, FsFile, SyncSite, read_exact_at, write_all_at};
-use crate::limits::CHECKPOINT_CACHE_BYTES;
+use crate::ids::{IdHash, TimedIds};
+use crate::limits::{CHECKPOINT_CACHE_BYTES, IDS_MAX};
 use crate::producer::{ProducerId, ProducerSequence};
 use crate::state::{Dirty, State};
 use crate::tables::{self, Flush};
@@ -32,6 +34,8 @@ const FILES: TableDefinition<'_, (u32, u32, u64), &[u8]> = TableDefinition::new(
 const TASKS: TableDefinition<'_, (u64, u32, u32), &[u8]> = TableDefinition::new("tasks");
 const PRODUCERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("producers");
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
+/// Topic, time of the last one, place of the checkpoint in the log: times and hashes of ids.
+const IDS: TableDefinition<'_, (u32, i64, u64), &[u8]> = TableDefinition::new("ids");
 const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
 
 const FORMAT: u64 = 1;
@@ -214,6 +218,33 @@ impl Checkpoint {
         Ok(Some((mark, state)))
     }
 
+    /// The ids that topics remember, oldest first.
+    pub(crate) fn load_ids(&self) -> Result<Vec<(TopicId, TimestampUs, IdHash)>, CheckpointError> {
+        let read = self.database.begin_read().map_err(redb_error)?;
+        let table = match read.open_table(IDS) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(redb_error(error)),
+        };
+        let mut ids = Vec::new();
+        for row in table.iter().map_err(redb_error)? {
+            let (key, value) = row.map_err(redb_error)?;
+            let topic = TopicId(key.value().0);
+            let (entries, rest) = value.value().as_chunks::<ID_BYTES>();
+            if !rest.is_empty() {
+                return Err(CheckpointError::Malformed("ids"));
+            }
+            ids.extend(entries.iter().map(|entry| {
+                let (time, hash) = entry.split_at(size_of::<i64>());
+                let time = time.iter().rev().fold(0u64, |time, byte| time << 8 | u64::from(*byte));
+                (topic, time as i64, hash.iter().rev().fold(0, |hash, byte| hash << 8 | u128::from(*byte)))
+            }));
+        }
+        // Those of all topics together are bounded, so they are to be remembered in the order in which they came.
+        ids.sort_by_key(|(_, at_us, _)| *at_us);
+        Ok(ids)
+    }
+
     /// Writes what changed, as one transaction.
     pub(crate) fn write(&self, mark: Mark, changes: &Changed, flush: &Flush) -> Result<(), CheckpointError> {
         let write = self.database.begin_write().map_err(redb_error)?;
@@ -296,6 +327,33 @@ impl Checkpoint {
                     None => drop(entries.remove(key.as_str()).map_err(redb_error)?),
                 }
             }
+            let mut ids = write.open_table(IDS).map_err(redb_error)?;
+            for topic in changes.topics.iter().filter(|(_, topic)| topic.is_none()).map(|(id, _)| id.0) {
+                ids.retain_in((topic, i64::MIN, 0)..=(topic, i64::MAX, u64::MAX), |_, _| false).map_err(redb_error)?;
+            }
+            for (topic, from_us, new) in &changes.ids {
+                // What is over goes, and what is more than can be remembered.
+                let all = (topic.0, i64::MIN, 0)..=(topic.0, i64::MAX, u64::MAX);
+                let mut bytes = new.len() * ID_BYTES;
+                let mut first_kept = (topic.0, *from_us, 0);
+                for row in ids.range(all).map_err(redb_error)?.rev() {
+                    let (key, value) = row.map_err(redb_error)?;
+                    bytes += value.value().len();
+                    if bytes > IDS_MAX * ID_BYTES {
+                        first_kept = first_kept.max((topic.0, key.value().1.saturating_add(1), 0));
+                        break;
+                    }
+                }
+                ids.retain_in((topic.0, i64::MIN, 0)..first_kept, |_, _| false).map_err(redb_error)?;
+                let new = &new[new.len().saturating_sub(IDS_MAX)..];
+                let Some((last_us, _)) = new.last() else { continue };
+                let mut value = Vec::with_capacity(new.len() * ID_BYTES);
+                for (at_us, hash) in new {
+                    value.put_u64(*at_us as u64);
+                    value.extend_from_slice(&hash.to_le_bytes());
+                }
+                ids.insert((topic.0, *last_us, mark.applied_lsn), value.as_slice()).map_err(redb_error)?;
+            }
             let mut state = write.open_table(STATE).map_err(redb_error)?;
             for owner in &flush.forgotten {
                 let from = tables::owner_prefix(*owner);
@@ -363,15 +421,25 @@ pub(crate) struct Changed {
     tasks: Vec<(TaskKey, Option<TaskPosition>)>,
     producers: Vec<(ProducerId, Option<(ProducerSequence, u64)>)>,
     entries: Vec<(String, Option<MetaEntry>)>,
+    /// Those of topics that got some: what is older than this time is over, and the new ones.
+    ids: Vec<(TopicId, TimestampUs, TimedIds)>,
 }
 
+/// A time, and the hash of an id.
+const ID_BYTES: usize = size_of::<i64>() + size_of::<IdHash>();
+
 impl Changed {
-    pub(crate) fn new(dirty: &Dirty, state: &State) -> Self {
+    pub(crate) fn new(dirty: &Dirty, state: &State, now_us: TimestampUs) -> Self {
         let end = |tp: &Tp| state.topics.contains_key(&tp.topic).then(|| state.end(*tp));
         let producer = |id: &ProducerId| Some((state.producers.get(*id)?, state.producers.used_at(*id)?));
         let archive = |tp: &Tp| state.archives.get(tp).map(|archive| (archive.start, archive.end));
         let file = |tp: &Tp, base: &Offset| state.archives.get(tp)?.files.get(base).cloned();
+        let ids = |(topic, new): (&TopicId, &Vec<_>)| {
+            let window_us = state.topics.get(topic)?.config.deduplicate_us.unwrap_or(0);
+            Some((*topic, now_us.saturating_sub_unsigned(window_us), new.clone()))
+        };
         Self {
+            ids: dirty.ids.iter().filter_map(ids).collect(),
             archives: dirty.archives.iter().map(|tp| (*tp, archive(tp))).collect(),
             files: dirty.files.iter().map(|(tp, base)| ((*tp, *base), file(tp, base))).collect(),
             topics: dirty.topics.iter().map(|id| (*id, state.topics.get(id).cloned())).collect(),

@@ -14,11 +14,12 @@ use crate::error::{LogError, OpenError};
 use crate::event::TimestampUs;
 use crate::frame::{Lsn, Op};
 use crate::fs::{Fs, SyncSite};
+use crate::ids::{self, LeftOut};
 use crate::limits;
 use crate::reclaim::{SegmentUse, Segments};
 use crate::recovery::{self, RecoveryReport};
 use crate::segment::{StoreId, segment_path};
-use crate::sequencer::{Sequencer, Ticket};
+use crate::sequencer::{Placed, Sequencer, Ticket};
 use crate::spares::{Spare, Spares, is_disk_full};
 use crate::state::{Dirty, State};
 use crate::syncer::{DurableOp, Step, Syncer};
@@ -161,7 +162,7 @@ impl EmbeddedLog {
         let shared = Arc::new(Shared {
             store_id: found.store_id,
             epoch,
-            sequencer: Mutex::new(Sequencer::new(found.state.clone())),
+            sequencer: Mutex::new(Sequencer::new(found.state.clone(), found.ids)),
             work: Condvar::new(),
             syncer: Mutex::new(Syncer::new(found.next_segment, epoch, options.seed, found.end_lsn, found.last_wall_us)),
             checkpointer: Mutex::new(CheckpointerState {
@@ -410,7 +411,7 @@ impl Shared {
                 self.note_log_bytes(durable.segments.bytes());
             }
             for DurableOp { op, place } in ops {
-                durable.dirty.note(&op, &durable.state);
+                durable.dirty.note(&op, &durable.state, wall_us);
                 if watched && let Op::TopicDelete(id) = &op {
                     let name = durable.state.topics.get(id).map(|topic| topic.name.clone());
                     changes.extend(name.map(|name| Change::TopicDeleted(*id, name)));
@@ -559,7 +560,7 @@ impl Shared {
                 return Ok(());
             }
             let dirty = std::mem::take(&mut durable.dirty);
-            let changed = Changed::new(&dirty, &durable.state);
+            let changed = Changed::new(&dirty, &durable.state, self.clock.now_us());
             let mark = Mark {
                 applied_lsn: durable.lsn,
                 durable_lsn: durable.lsn,
@@ -741,9 +742,27 @@ impl Log for EmbeddedLog {
     }
 
     fn append(&self, append: Append) -> Result<Pending<Appended>, LogError> {
-        let Append { batches, ack, producer, room } = append;
-        let (ranges, ticket) = self.shared.sequencer().append(batches, producer, ack, room)?;
-        Ok(self.shared.pending(Appended { ranges, ack }, ticket))
+        let Append { mut batches, ack, producer, mut room } = append;
+        if batches.is_empty() {
+            return Err(LogError::Empty);
+        }
+        let mut left_out = LeftOut::new(batches.len());
+        loop {
+            let ids: Vec<_> = batches.iter().map(|(_, batch)| ids::hashes(batch)).collect();
+            let now_us = self.shared.clock.now_us();
+            // Not in the `match`, which would hold the lock for as long as its arms take.
+            let placed = self.shared.sequencer().append(batches, &ids, producer, ack, room, now_us)?;
+            match placed {
+                Placed::Appended { ranges, ticket } => {
+                    let appended = Appended { ranges, duplicates: left_out.places(), ack };
+                    return Ok(self.shared.pending(appended, ticket));
+                }
+                Placed::Known { batches: all, room: same, known } => {
+                    batches = left_out.leave_out(all, &known)?;
+                    room = same;
+                }
+            }
+        }
     }
 
     fn barrier(&self) -> Result<Pending<()>, LogError> {
@@ -757,8 +776,11 @@ impl Log for EmbeddedLog {
     }
 
     fn commit(&self, transaction: Transaction) -> Result<Pending<Appended>, LogError> {
-        let (ranges, ticket) = self.shared.sequencer().commit(transaction)?;
-        Ok(self.shared.pending(Appended { ranges, ack: crate::engine::AckLevel::Durable }, ticket))
+        let ids: Vec<_> = transaction.appends.iter().map(|(_, batch)| ids::hashes(batch)).collect();
+        let now_us = self.shared.clock.now_us();
+        let (ranges, ticket) = self.shared.sequencer().commit(transaction, &ids, now_us)?;
+        let appended = Appended { ranges, duplicates: Vec::new(), ack: crate::engine::AckLevel::Durable };
+        Ok(self.shared.pending(appended, ticket))
     }
 
     fn task_position(&self, task: TaskKey) -> TaskPosition {

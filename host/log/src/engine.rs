@@ -8,6 +8,7 @@ use crate::archive::PartitionArchive;
 use crate::batch::Batch;
 use crate::error::LogError;
 use crate::event::TimestampUs;
+use crate::ids::EventPlace;
 use crate::producer::ProducerRange;
 use crate::task::{OwnerId, TaskKey, TaskLease, TaskPosition, Transaction};
 use crate::topic::{Name, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp};
@@ -75,8 +76,11 @@ pub struct AppendedRange {
 /// What became of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// One for each batch, in order.
+    /// One for each batch of which anything was appended, in order.
     pub ranges: Vec<AppendedRange>,
+    /// Events that were not appended, in order, because the topic remembers their ids: they were appended before, and are
+    /// as safe as was asked for.
+    pub duplicates: Vec<EventPlace>,
     /// What it survives.
     pub ack: AckLevel,
 }

@@ -541,6 +541,7 @@ mod tests {
     use crate::event::{Event, ValueType};
     use crate::topic::TopicConfig;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     const CONTEXT: FrameContext = FrameContext { epoch: 3, salt: 0xdead_beef };
     const STAMP: Stamp = Stamp { context: CONTEXT, durable_lsn: 17, wall_us: 99 };
@@ -566,8 +567,10 @@ mod tests {
                     partitions: 4,
                     event_bytes_max: 1000,
                     values: ValueType::Json,
+                    columns: Arc::new(["a:int64".parse().unwrap()]),
                     retention_us: Some(7),
                     retention_bytes: None,
+                    deduplicate_us: None,
                 },
                 created_us: -1,
             }),

@@ -2,6 +2,7 @@
 
 // The nouns.
 pub mod batch; // events as columns
+pub mod column; // parts of values that files have as columns
 pub mod event; // one event, and its checks
 pub mod limits; // every bound, with its reason
 pub mod producer; // who sends each request once
@@ -9,6 +10,7 @@ pub mod task; // who reads a partition, and how far it has come
 pub mod topic; // topics, partitions, keys
 
 // The way of a request.
+mod ids; // which ids of events are known
 mod sequencer; // the one owner of the end
 mod spares; // empty segments, ready before they are needed
 mod syncer; // one sync for everyone
@@ -36,6 +38,7 @@ pub mod model; // the engine in memory, for tests
 
 pub use archive::{ArchiveFile, ArchiveReader, PartitionArchive, Unarchived};
 pub use batch::{Batch, BatchBuilder, ColumnRef, RowsRef};
+pub use column::{Column, ColumnError, ColumnType};
 pub use embedded::{EmbeddedLog, Options};
 pub use engine::{
     AckLevel, Append, Appended, AppendedRange, Bounds, Capabilities, Change, Changes, Chunk, Clock, Expect, Log,
@@ -43,6 +46,7 @@ pub use engine::{
 };
 pub use error::{ErrorKind, LogError, OpenError, Outcome};
 pub use event::{Event, EventError, EventRef, TimestampUs, ValueType};
+pub use ids::EventPlace;
 pub use producer::{ProducerError, ProducerId, ProducerRange};
 pub use recovery::RecoveryReport;
 pub use task::{OwnerId, StateChange, TaskKey, TaskLease, TaskPosition, Transaction};

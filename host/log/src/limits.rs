@@ -84,6 +84,24 @@ pub const READ_GAP_BYTES: u64 = 16 << 10;
 /// Longest name of a topic; also of a deployment, a component, a state table.
 pub const NAME_BYTES_MAX: usize = 200;
 
+/// Seconds for which a topic remembers the ids of its events, unless it is told otherwise.
+pub const DEDUPLICATE_SECS: u64 = 120;
+
+/// Longest time for which a topic can be told to remember ids, in seconds.
+pub const DEDUPLICATE_SECS_MAX: u64 = 7 * 24 * 3600;
+
+/// Ids of events that are remembered by all topics together. Each takes some 60 bytes of memory, and 24 in the checkpoint.
+pub const IDS_MAX: usize = 1 << 20;
+
+/// Most columns that a topic declares.
+pub const COLUMNS_MAX: usize = 256;
+
+/// Longest name of a column that a topic declares.
+pub const COLUMN_NAME_BYTES_MAX: usize = 64;
+
+/// Longest path to what a declared column holds.
+pub const COLUMN_PATH_BYTES_MAX: usize = 1024;
+
 /// Most partitions of a topic.
 pub const PARTITIONS_MAX: u32 = 1024;
 

@@ -10,6 +10,7 @@ use crate::engine::{
 };
 use crate::error::LogError;
 use crate::event::TimestampUs;
+use crate::ids::{EventPlace, LeftOut};
 use crate::limits::{FRAME_BYTES_MAX, META_KEY_BYTES_MAX, META_VALUE_BYTES_MAX, WATCH_CHANGES_MAX};
 use crate::producer::{ProducerId, ProducerSequence, Producers};
 use crate::task::{OwnerId, TaskKey, TaskLease, TaskPosition, Transaction};
@@ -34,6 +35,8 @@ struct Known {
     tasks: BTreeMap<TaskKey, TaskPosition>,
     tables: BTreeMap<(TaskKey, Name), BTreeMap<Bytes, Bytes>>,
     producers: Producers,
+    /// When each id was last appended.
+    ids: BTreeMap<(TopicId, String), TimestampUs>,
     entries: BTreeMap<String, MetaEntry>,
     last_us: i64,
 }
@@ -65,6 +68,7 @@ impl ModelLog {
                 tasks: BTreeMap::new(),
                 tables: BTreeMap::new(),
                 producers: Producers::new(crate::limits::PRODUCERS_MAX),
+                ids: BTreeMap::new(),
                 entries: BTreeMap::new(),
                 last_us: i64::MIN,
             }),
@@ -114,6 +118,26 @@ impl Known {
             self.partitions.entry(tp).or_default();
         }
         self.topics.insert(topic.name.clone(), topic.clone());
+    }
+
+    /// Remembers the ids of events, and says which were known.
+    fn remember(&mut self, batches: &[(Tp, Batch)], now_us: TimestampUs) -> Vec<EventPlace> {
+        let mut repeated = Vec::new();
+        for (at, (tp, batch)) in batches.iter().enumerate() {
+            let Some(topic) = self.topics.values().find(|topic| topic.id == tp.topic) else { continue };
+            let Some(window_us) = topic.config.deduplicate_us else { continue };
+            let from_us = now_us.saturating_sub_unsigned(window_us);
+            for (row, id) in batch.events().map(|event| event.id().map(str::to_owned)).enumerate() {
+                let Some(id) = id else { continue };
+                let seen_us = self.ids.entry((tp.topic, id)).or_insert(i64::MIN);
+                if *seen_us >= from_us {
+                    repeated.push(EventPlace { batch: at, row: row as u32 });
+                } else {
+                    *seen_us = now_us;
+                }
+            }
+        }
+        repeated
     }
 
     fn append(&mut self, batches: Vec<(Tp, Batch)>, now_us: i64) -> (Vec<AppendedRange>, Vec<Change>) {
@@ -216,10 +240,14 @@ impl Log for ModelLog {
             let sequence = ProducerSequence { epoch: range.epoch, last: range.last() };
             known.producers.put(ProducerId(range.producer.0), sequence);
         }
-        let (ranges, changes) = known.append(batches, self.clock.now_us());
+        let now_us = self.clock.now_us();
+        let mut left_out = LeftOut::new(batches.len());
+        let repeated = known.remember(&batches, now_us);
+        let batches = left_out.leave_out(batches, &repeated)?;
+        let (ranges, changes) = known.append(batches, now_us);
         self.tell(changes);
         // Whatever was asked for, this is as safe as it gets.
-        Ok(done(Appended { ranges, ack: AckLevel::Durable }))
+        Ok(done(Appended { ranges, duplicates: left_out.places(), ack: AckLevel::Durable }))
     }
 
     fn barrier(&self) -> Result<Pending<()>, LogError> {
@@ -261,9 +289,11 @@ impl Log for ModelLog {
                 }
             }
         }
-        let (ranges, changes) = known.append(appends, self.clock.now_us());
+        let now_us = self.clock.now_us();
+        known.remember(&appends, now_us);
+        let (ranges, changes) = known.append(appends, now_us);
         self.tell(changes);
-        Ok(done(Appended { ranges, ack: AckLevel::Durable }))
+        Ok(done(Appended { ranges, duplicates: Vec::new(), ack: AckLevel::Durable }))
     }
 
     fn task_position(&self, task: TaskKey) -> TaskPosition {

@@ -9,8 +9,11 @@
 use crate::checkpoint::{Checkpoint, CheckpointError, Mark};
 use crate::engine::Clock;
 use crate::error::OpenError;
+use crate::event::TimestampUs;
 use crate::frame::{BLOCK_BYTES, Frame, FrameContext, FrameError, Lsn, Op, align};
 use crate::fs::{self, Fs, FsFile, SyncSite};
+use crate::ids::{self, IdHash, RecentIds};
+use crate::limits::IDS_MAX;
 use crate::reclaim::{SegmentUse, Segments};
 use crate::segment::{
     SEGMENT_HEADER_BYTES, SegmentHeader, SegmentStart, StoreId, WAL_DIR, segment_number, segment_path, spare_number,
@@ -20,7 +23,7 @@ use crate::spares::Spare;
 use crate::state::{Dirty, State};
 use crate::tables::Tables;
 use crate::tail::{PartitionTail, place_of, push_recovered};
-use crate::topic::{Topic, Tp};
+use crate::topic::{Topic, TopicId, Tp};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::io;
@@ -40,6 +43,7 @@ pub(crate) struct Recovered {
     pub(crate) store_id: StoreId,
     pub(crate) state: State,
     pub(crate) dirty: Dirty,
+    pub(crate) ids: RecentIds,
     pub(crate) tables: Tables,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) tails: HashMap<Tp, Arc<PartitionTail>>,
@@ -96,12 +100,13 @@ pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) ->
     let mut scan = Scan::read(fs, &store_id)?;
 
     let (checkpoint, loaded) = open_checkpoint(fs, &mut scan, &mut report)?;
-    let (mark, state) = loaded.unwrap_or_default();
+    let (mark, state, remembered) = loaded.unwrap_or_default();
     scan.check_order()?;
     let mut replay = Replay {
         mark,
         state,
         dirty: Dirty::default(),
+        ids: RecentIds::new(IDS_MAX),
         tables: Tables::default(),
         tails: HashMap::new(),
         segments: Segments::default(),
@@ -110,6 +115,9 @@ pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) ->
     };
     for topic in replay.state.topics.values().cloned().collect::<Vec<_>>() {
         replay.add_tails(&topic);
+    }
+    for (topic, at_us, id) in remembered {
+        replay.remember(topic, id, at_us);
     }
 
     let mut end_lsn = 0;
@@ -169,7 +177,7 @@ pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) ->
         file.set_size(used).map_err(io_error("shorten", &segment.path))?;
     }
 
-    let Replay { state, dirty, tables, tails, segments, last_wall_us, replayed, .. } = replay;
+    let Replay { state, dirty, ids, tables, tails, segments, last_wall_us, replayed, .. } = replay;
     report.replayed = replayed;
     for (tp, tail) in &tails {
         tail.set_end(state.end(*tp));
@@ -182,6 +190,7 @@ pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) ->
         store_id,
         state,
         dirty,
+        ids,
         tables,
         checkpoint,
         tails,
@@ -257,23 +266,26 @@ fn open_checkpoint(
     fs: &dyn Fs,
     scan: &mut Scan,
     report: &mut RecoveryReport,
-) -> Result<(Checkpoint, Option<(Mark, State)>), OpenError> {
+) -> Result<(Checkpoint, Option<Loaded>), OpenError> {
     let open = || -> Result<_, CheckpointError> {
         let checkpoint = Checkpoint::open(fs)?;
-        let loaded = checkpoint.load()?;
+        let loaded = match checkpoint.load()? {
+            Some((mark, state)) => Some((mark, state, checkpoint.load_ids()?)),
+            None => None,
+        };
         Ok((checkpoint, loaded))
     };
     let file = crate::checkpoint::CHECKPOINT_FILE;
     let starts_at_zero = scan.segments.first().is_none_or(|first| first.header.base_lsn == 0);
     let what = match open() {
-        Ok((checkpoint, Some((mark, state)))) => {
+        Ok((checkpoint, Some((mark, state, ids)))) => {
             scan.drop_before(fs, mark.start_lsn)?;
             let first = scan.segments.first().map_or(mark.start_lsn, |first| first.header.base_lsn);
             if first != mark.start_lsn {
                 let what = "the segments of the log that hold it are missing".to_owned();
                 return Err(OpenError::Damaged { file: WAL_DIR.to_owned(), from: mark.start_lsn, to: first, what });
             }
-            return Ok((checkpoint, Some((mark, state))));
+            return Ok((checkpoint, Some((mark, state, ids))));
         }
         Err(CheckpointError::Io(source)) => {
             return Err(OpenError::Io { doing: "read", place: file.to_owned(), source });
@@ -292,6 +304,9 @@ fn open_checkpoint(
         Err(error) => Err(OpenError::Checkpoint { file: file.to_owned(), what: error.to_string() }),
     }
 }
+
+/// What a checkpoint has: where the log was, what it added up to, and the ids that topics remember.
+type Loaded = (Mark, State, Vec<(TopicId, TimestampUs, IdHash)>);
 
 struct SegmentOnDisk {
     header: SegmentHeader,
@@ -418,6 +433,7 @@ struct Replay {
     mark: Mark,
     state: State,
     dirty: Dirty,
+    ids: RecentIds,
     tables: Tables,
     tails: HashMap<Tp, Arc<PartitionTail>>,
     segments: Segments,
@@ -432,13 +448,28 @@ impl Replay {
         }
     }
 
+    fn remember(&mut self, topic: TopicId, id: IdHash, at_us: TimestampUs) {
+        let window_us = self.state.topics.get(&topic).and_then(|topic| topic.config.deduplicate_us);
+        if let Some(window_us) = window_us {
+            self.ids.add(topic, id, at_us, at_us.saturating_sub_unsigned(window_us));
+        }
+    }
+
     fn apply(&mut self, frame: Frame, segment: u64, frame_at: u64) {
         let is_new = frame.lsn >= self.mark.applied_lsn;
         self.replayed += u64::from(is_new && !frame.ops.is_empty());
         self.last_wall_us = self.last_wall_us.max(frame.wall_us);
         for (op, span) in frame.ops {
             if is_new {
-                self.dirty.note(&op, &self.state);
+                self.dirty.note(&op, &self.state, frame.wall_us);
+                match &op {
+                    Op::Append { tp, batch, .. } => {
+                        let ids = ids::hashes(batch).into_iter().flatten();
+                        ids.for_each(|id| self.remember(tp.topic, id, frame.wall_us));
+                    }
+                    Op::TopicDelete(topic) => self.ids.forget_topic(*topic),
+                    _ => {}
+                }
                 if let Some(forgotten) = self.state.apply(&op) {
                     self.dirty.producers.insert(forgotten);
                 }

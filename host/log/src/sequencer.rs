@@ -10,6 +10,7 @@ use crate::engine::{AckLevel, AppendedRange, Expect, Room};
 use crate::error::LogError;
 use crate::event::TimestampUs;
 use crate::frame::{BLOCK_BYTES, FRAME_HEADER_BYTES, Op, align};
+use crate::ids::{EventPlace, IdHash, RecentIds};
 use crate::limits::{
     FRAME_BYTES_MAX, GROUP_UNITS_MAX, META_KEY_BYTES_MAX, META_VALUE_BYTES_MAX, RESERVED_BYTES, TOPICS_MAX,
 };
@@ -39,6 +40,22 @@ pub(crate) struct Unit {
 /// Resolves when a unit is as safe as was asked for.
 pub(crate) type Ticket = oneshot::Receiver<Result<(), LogError>>;
 
+/// What became of an append.
+#[derive(Debug)]
+pub(crate) enum Placed {
+    Appended {
+        ranges: Vec<AppendedRange>,
+        ticket: Ticket,
+    },
+    /// Nothing was appended, because these events are there already. It comes back for them to be left out: that takes time
+    /// which nobody else should wait for.
+    Known {
+        batches: Vec<(Tp, Batch)>,
+        room: Room,
+        known: Vec<EventPlace>,
+    },
+}
+
 /// What is known about space on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Space {
@@ -51,6 +68,7 @@ pub(crate) struct Space {
 #[derive(Debug)]
 pub(crate) struct Sequencer {
     pub(crate) state: State,
+    ids: RecentIds,
     queue: VecDeque<Unit>,
     queued_bytes: u64,
     pub(crate) space: Space,
@@ -64,8 +82,8 @@ enum Stopped {
 }
 
 impl Sequencer {
-    pub(crate) fn new(state: State) -> Self {
-        Self { state, queue: VecDeque::new(), queued_bytes: 0, space: Space::default(), stopped: None }
+    pub(crate) fn new(state: State, ids: RecentIds) -> Self {
+        Self { state, ids, queue: VecDeque::new(), queued_bytes: 0, space: Space::default(), stopped: None }
     }
 
     /// Takes nothing more.
@@ -174,27 +192,77 @@ impl Sequencer {
         Ok(ranges)
     }
 
+    /// Remembers the ids of events, and says which were known. What was remembered comes back as a count for each batch.
+    fn remember(
+        &mut self,
+        batches: &[(Tp, Batch)],
+        ids: &[Vec<Option<IdHash>>],
+        now_us: TimestampUs,
+    ) -> (Vec<EventPlace>, Vec<(TopicId, usize)>) {
+        let mut known = Vec::new();
+        let mut added = Vec::new();
+        for (batch, ((tp, _), ids)) in batches.iter().zip(ids).enumerate() {
+            let topic = self.state.topics.get(&tp.topic);
+            let Some(window_us) = topic.and_then(|topic| topic.config.deduplicate_us) else { continue };
+            let from_us = now_us.saturating_sub_unsigned(window_us);
+            let mut count = 0;
+            for (row, id) in ids.iter().enumerate() {
+                let Some(id) = id else { continue };
+                if self.ids.add(tp.topic, *id, now_us, from_us) {
+                    count += 1;
+                } else {
+                    known.push(EventPlace { batch, row: row as u32 });
+                }
+            }
+            added.push((tp.topic, count));
+        }
+        (known, added)
+    }
+
+    fn take_back(&mut self, added: Vec<(TopicId, usize)>) {
+        // The last ones first, because a topic may be among them several times.
+        for (topic, count) in added.into_iter().rev() {
+            self.ids.take_back(topic, count);
+        }
+    }
+
+    /// `ids` are the hashes of the ids of the events of each batch.
     pub(crate) fn append(
         &mut self,
         batches: Vec<(Tp, Batch)>,
+        ids: &[Vec<Option<IdHash>>],
         producer: Option<ProducerRange>,
         ack: AckLevel,
         room: Room,
-    ) -> Result<(Vec<AppendedRange>, Ticket), LogError> {
-        if batches.is_empty() {
-            return Err(LogError::Empty);
-        }
+        now_us: TimestampUs,
+    ) -> Result<Placed, LogError> {
         let mut ops = Vec::with_capacity(batches.len() + 1);
         if let Some(range) = producer {
             self.state.producers.check(&range)?;
             let sequence = ProducerSequence { epoch: range.epoch, last: range.last() };
             ops.push(Op::Producer { producer: range.producer, sequence });
         }
-        let ranges = self.place(batches, &mut ops)?;
-        Ok((ranges, self.push(ops, false, ack, Some(room))?))
+        let (known, added) = self.remember(&batches, ids, now_us);
+        if !known.is_empty() {
+            self.take_back(added);
+            return Ok(Placed::Known { batches, room, known });
+        }
+        // Where every event was known, what is left to wait for are the events that they repeat.
+        let ack = if batches.is_empty() { AckLevel::Durable } else { ack };
+        let placed = self.place(batches, &mut ops);
+        let placed =
+            placed.and_then(|ranges| Ok(Placed::Appended { ranges, ticket: self.push(ops, false, ack, Some(room))? }));
+        placed.inspect_err(|_| self.take_back(added))
     }
 
-    pub(crate) fn commit(&mut self, transaction: Transaction) -> Result<(Vec<AppendedRange>, Ticket), LogError> {
+    /// `ids` as with [`append`](Self::append). What a component emits is appended whatever its ids are: it is there once
+    /// already. They are remembered.
+    pub(crate) fn commit(
+        &mut self,
+        transaction: Transaction,
+        ids: &[Vec<Option<IdHash>>],
+        now_us: TimestampUs,
+    ) -> Result<(Vec<AppendedRange>, Ticket), LogError> {
         let Transaction { task, epoch, expect, next, appends, state } = transaction;
         let position = self.state.tasks.get(&task).copied().unwrap_or_default();
         if epoch != position.epoch {
@@ -207,10 +275,12 @@ impl Sequencer {
             return Err(LogError::PositionBackwards { from, to: next });
         }
         let mut ops = Vec::with_capacity(appends.len() + state.len() + 1);
-        let ranges = self.place(appends, &mut ops)?;
+        let (_, added) = self.remember(&appends, ids, now_us);
+        let placed = self.place(appends, &mut ops);
         ops.extend(state.into_iter().map(|change| Op::State { task, change }));
         ops.push(Op::Advance { task, epoch, next });
-        Ok((ranges, self.push(ops, true, AckLevel::Durable, None)?))
+        let placed = placed.and_then(|ranges| Ok((ranges, self.push(ops, true, AckLevel::Durable, None)?)));
+        placed.inspect_err(|_| self.take_back(added))
     }
 
     pub(crate) fn begin_task(&mut self, task: TaskKey) -> Result<(TaskLease, Ticket), LogError> {
@@ -246,12 +316,17 @@ impl Sequencer {
     pub(crate) fn change_topic(&mut self, name: &Name, change: &TopicChange) -> Result<(Topic, Ticket), LogError> {
         let topic = self.state.topic(name)?.changed(change)?;
         let ticket = self.push(vec![Op::TopicPut(topic.clone())], true, AckLevel::Durable, None)?;
+        if topic.config.deduplicate_us.is_none() {
+            self.ids.forget_topic(topic.id);
+        }
         Ok((topic, ticket))
     }
 
     pub(crate) fn delete_topic(&mut self, name: &Name) -> Result<Ticket, LogError> {
         let id = self.state.topic(name)?.id;
-        self.push(vec![Op::TopicDelete(id)], true, AckLevel::Durable, None)
+        let ticket = self.push(vec![Op::TopicDelete(id)], true, AckLevel::Durable, None)?;
+        self.ids.forget_topic(id);
+        Ok(ticket)
     }
 
     pub(crate) fn commit_file(&mut self, tp: Tp, file: ArchiveFile) -> Result<Ticket, LogError> {

@@ -7,7 +7,9 @@
 use crate::archive::PartitionArchive;
 use crate::engine::MetaEntry;
 use crate::error::LogError;
+use crate::event::TimestampUs;
 use crate::frame::Op;
+use crate::ids::{self, TimedIds};
 use crate::limits::PRODUCERS_MAX;
 use crate::producer::{ProducerId, Producers};
 use crate::task::{OwnerId, TaskKey, TaskPosition};
@@ -161,17 +163,27 @@ pub(crate) struct Dirty {
     pub(crate) tasks: BTreeSet<TaskKey>,
     pub(crate) producers: BTreeSet<ProducerId>,
     pub(crate) entries: BTreeSet<String>,
+    /// Ids of events that topics remember, and when they were appended.
+    pub(crate) ids: BTreeMap<TopicId, TimedIds>,
 }
 
 impl Dirty {
     /// Notes what an operation is going to change; `state` is from before.
-    pub(crate) fn note(&mut self, op: &Op, state: &State) {
+    pub(crate) fn note(&mut self, op: &Op, state: &State, wall_us: TimestampUs) {
         match op {
-            Op::Append { tp, .. } => drop(self.ends.insert(*tp)),
+            Op::Append { tp, batch, .. } => {
+                self.ends.insert(*tp);
+                let remembers = state.topics.get(&tp.topic).is_some_and(|topic| topic.config.deduplicate_us.is_some());
+                if remembers && batch.id_lens().is_some() {
+                    let ids = ids::hashes(batch).into_iter().flatten().map(|id| (wall_us, id));
+                    self.ids.entry(tp.topic).or_default().extend(ids);
+                }
+            }
             Op::Producer { producer, .. } => drop(self.producers.insert(*producer)),
             Op::TopicPut(topic) => drop(self.topics.insert(topic.id)),
             Op::TopicDelete(id) => {
                 self.topics.insert(*id);
+                self.ids.remove(id);
                 for tp in state.topics.get(id).into_iter().flat_map(Topic::partitions) {
                     self.ends.insert(tp);
                     self.note_files(tp, state, Offset::MAX);
@@ -207,6 +219,7 @@ impl Dirty {
             && self.tasks.is_empty()
             && self.producers.is_empty()
             && self.entries.is_empty()
+            && self.ids.is_empty()
     }
 
     /// Puts back what a failed checkpoint took.
@@ -218,5 +231,9 @@ impl Dirty {
         self.tasks.extend(other.tasks);
         self.producers.extend(other.producers);
         self.entries.extend(other.entries);
+        for (topic, earlier) in other.ids {
+            let later = std::mem::replace(self.ids.entry(topic).or_default(), earlier);
+            self.ids.entry(topic).or_default().extend(later);
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Topics, partitions, and which partition a key belongs to.
 
 use crate::codec::{Put as _, Take};
+use crate::column::{Column, ColumnError};
 use crate::event::{TimestampUs, ValueType};
-use crate::limits::{EVENT_BYTES_MAX, NAME_BYTES_MAX, PARTITIONS_MAX, RETENTION_BYTES_MIN};
+use crate::limits::{
+    DEDUPLICATE_SECS, DEDUPLICATE_SECS_MAX, EVENT_BYTES_MAX, NAME_BYTES_MAX, PARTITIONS_MAX, RETENTION_BYTES_MIN,
+};
 use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
@@ -84,10 +87,15 @@ pub struct TopicConfig {
     pub event_bytes_max: u32,
     /// What its values are. It cannot be changed: the files of a topic have one schema.
     pub values: ValueType,
+    /// Parts of its values, which are JSON, that its files have as columns. They cannot be changed either.
+    pub columns: Arc<[Column]>,
     /// Events that were appended longer ago than this are removed, file by file; `None` keeps them for ever.
     pub retention_us: Option<u64>,
     /// The oldest files are removed while the files of a partition have more bytes; `None` keeps them.
     pub retention_bytes: Option<u64>,
+    /// An event that is published with the id of another is not appended again for so long, whichever partition it is for;
+    /// `None` appends it.
+    pub deduplicate_us: Option<u64>,
 }
 
 impl Default for TopicConfig {
@@ -96,8 +104,10 @@ impl Default for TopicConfig {
             partitions: 1,
             event_bytes_max: EVENT_BYTES_MAX,
             values: ValueType::default(),
+            columns: Arc::new([]),
             retention_us: None,
             retention_bytes: None,
+            deduplicate_us: Some(DEDUPLICATE_SECS * 1_000_000),
         }
     }
 }
@@ -115,6 +125,10 @@ pub enum TopicConfigError {
     Retention { us: u64 },
     #[error("a retention of {bytes} bytes; at least {RETENTION_BYTES_MIN} are kept")]
     RetentionBytes { bytes: u64 },
+    #[error("ids remembered for {} seconds; allowed are 1 to {DEDUPLICATE_SECS_MAX}", *us as f64 / 1e6)]
+    Deduplicate { us: u64 },
+    #[error(transparent)]
+    Column(#[from] ColumnError),
 }
 
 impl TopicConfig {
@@ -132,6 +146,11 @@ impl TopicConfig {
         if let Some(bytes) = self.retention_bytes.filter(|bytes| *bytes < RETENTION_BYTES_MIN) {
             return Err(TopicConfigError::RetentionBytes { bytes });
         }
+        let remembered = 1_000_000..=DEDUPLICATE_SECS_MAX * 1_000_000;
+        if let Some(us) = self.deduplicate_us.filter(|us| !remembered.contains(us)) {
+            return Err(TopicConfigError::Deduplicate { us });
+        }
+        Column::check_all(&self.columns)?;
         Ok(())
     }
 }
@@ -144,6 +163,8 @@ pub struct TopicChange {
     /// `Some(None)` keeps events for ever.
     pub retention_us: Option<Option<u64>>,
     pub retention_bytes: Option<Option<u64>>,
+    /// `Some(None)` remembers no ids.
+    pub deduplicate_us: Option<Option<u64>>,
 }
 
 /// A topic.
@@ -178,6 +199,9 @@ impl Topic {
         if let Some(bytes) = change.retention_bytes {
             topic.config.retention_bytes = bytes;
         }
+        if let Some(us) = change.deduplicate_us {
+            topic.config.deduplicate_us = us;
+        }
         topic.config.check()?;
         Ok(topic)
     }
@@ -197,6 +221,8 @@ impl Topic {
             ValueType::Text => 1,
             ValueType::Json => 2,
         });
+        Column::encode_all(&self.config.columns, &mut out);
+        out.put_u64(self.config.deduplicate_us.unwrap_or(0));
         out
     }
 
@@ -216,6 +242,8 @@ impl Topic {
                     2 => ValueType::Json,
                     _ => return None,
                 },
+                columns: Column::decode_all(take)?,
+                deduplicate_us: take.u64().filter(|us| *us > 0),
             },
         })
     }

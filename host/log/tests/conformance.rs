@@ -56,6 +56,8 @@ conformance! {
     a_follower_is_woken
     changes_are_broadcast
     a_repeated_request_is_appended_once
+    an_event_whose_id_is_known_is_not_appended_again
+    what_a_component_emits_is_remembered_and_never_left_out
     a_transaction_commits_outputs_position_and_state
     a_transaction_from_the_wrong_place_is_refused
     a_transaction_of_an_earlier_worker_is_refused
@@ -328,6 +330,57 @@ async fn a_repeated_request_is_appended_once(log: &dyn Engine) {
     assert!(matches!(send(9, 1, "?").await, Err(LogError::Producer(ProducerError::OutOfSequence { expected: 4, .. }))));
     log.barrier().unwrap().await.unwrap();
     assert_eq!(values(log, tp).await, ["a", "b"]);
+}
+
+/// Events with these ids, whose values are made of the id and a mark.
+fn with_ids(ids: &str, mark: &str) -> Batch {
+    let event = |id: char| Event::new(format!("{id}{mark}")).with_id(id.to_string());
+    Batch::from_events(&ids.chars().map(event).collect::<Vec<_>>(), 1).unwrap()
+}
+
+async fn an_event_whose_id_is_known_is_not_appended_again(log: &dyn Engine) {
+    let tp = topic(log, "orders", 2).await;
+    let other = Tp { partition: 1, ..tp };
+    let send = async |batches: Vec<(Tp, Batch)>, producer| {
+        append_with(log, batches, AckLevel::Durable, producer).await.unwrap()
+    };
+    let places = |appended: &Appended| -> Vec<(usize, u32)> {
+        appended.duplicates.iter().map(|place| (place.batch, place.row)).collect()
+    };
+    let first = send(vec![(tp, with_ids("abc", "1"))], None).await;
+    assert_eq!((first.ranges.len(), places(&first)), (1, vec![]));
+    // Whichever partition it is for, and also when it is twice in one append.
+    let second =
+        send(vec![(tp, with_ids("xbx", "2")), (other, with_ids("ca", "2")), (other, with_ids("yxz", "2"))], None).await;
+    assert_eq!(places(&second), [(0, 1), (0, 2), (1, 0), (1, 1), (2, 1)]);
+    assert_eq!(second.ranges.iter().map(|range| range.tp.partition).collect::<Vec<_>>(), [0, 1]);
+    // Nothing is left: it resolves when what it repeats is durable, and a producer goes on.
+    let range = |first| Some(ProducerRange { producer: ProducerId(5), epoch: 0, first, count: 1 });
+    let third = send(vec![(other, with_ids("zb", "3"))], range(0)).await;
+    assert_eq!((third.ranges.len(), places(&third)), (0, vec![(0, 0), (0, 1)]));
+    send(vec![(other, with_ids("w", "4"))], range(1)).await;
+    assert_eq!(values(log, tp).await, ["a1", "b1", "c1", "x2"]);
+    assert_eq!(values(log, other).await, ["y2", "z2", "w4"]);
+
+    // Another topic, and one that does not remember.
+    let elsewhere = topic(log, "elsewhere", 1).await;
+    assert_eq!(places(&send(vec![(elsewhere, with_ids("a", "5"))], None).await), []);
+    let off = TopicChange { deduplicate_us: Some(None), ..TopicChange::default() };
+    log.change_topic(&name("elsewhere"), &off).unwrap().await.unwrap();
+    assert_eq!(places(&send(vec![(elsewhere, with_ids("a", "6"))], None).await), []);
+    assert_eq!(values(log, elsewhere).await, ["a5", "a6"]);
+}
+
+async fn what_a_component_emits_is_remembered_and_never_left_out(log: &dyn Engine) {
+    let tp = topic(log, "orders", 1).await;
+    let task = task(tp);
+    let lease = begin(log, task).await;
+    append_with(log, vec![(tp, with_ids("a", "1"))], AckLevel::Durable, None).await.unwrap();
+    let emitted = Transaction { appends: vec![(tp, with_ids("ab", "2"))], ..transaction(&lease, None, 1) };
+    assert_eq!(log.commit(emitted).unwrap().await.unwrap().duplicates, []);
+    let again = append_with(log, vec![(tp, with_ids("bc", "3"))], AckLevel::Durable, None).await.unwrap();
+    assert_eq!(again.duplicates.len(), 1);
+    assert_eq!(values(log, tp).await, ["a1", "a2", "b2", "c3"]);
 }
 
 fn task(tp: Tp) -> TaskKey {

@@ -9,14 +9,31 @@ use nodata_proto::events::{self, WireEvent};
 /// Takes the events of requests and sorts them by partition.
 pub(crate) struct Door<'a> {
     topic: &'a Topic,
-    /// All events go here, whatever their keys.
-    partition: Option<u32>,
-    /// Events without a key go here.
-    keyless: u32,
+    placement: Placement,
     now_us: TimestampUs,
     builders: Vec<Option<BatchBuilder>>,
     events: usize,
     bytes: u64,
+}
+
+/// Which partition an event goes to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placement {
+    partitions: u32,
+    /// All events go here, whatever their keys.
+    fixed: Option<u32>,
+    /// Events without a key go here.
+    keyless: u32,
+}
+
+impl Placement {
+    pub(crate) fn of(&self, key: Option<&[u8]>) -> u32 {
+        match (self.fixed, key) {
+            (Some(partition), _) => partition,
+            (None, Some(key)) => partition_of_key(key, self.partitions),
+            (None, None) => self.keyless,
+        }
+    }
 }
 
 /// How many events of one request went to a partition.
@@ -41,7 +58,12 @@ impl<'a> Door<'a> {
         let mut builders = Vec::new();
         builders.resize_with(partitions as usize, || None);
         let keyless = (turn % u64::from(partitions)) as u32;
-        Ok(Self { topic, partition, keyless, now_us, builders, events: 0, bytes: 0 })
+        let placement = Placement { partitions, fixed: partition, keyless };
+        Ok(Self { topic, placement, now_us, builders, events: 0, bytes: 0 })
+    }
+
+    pub(crate) fn placement(&self) -> Placement {
+        self.placement
     }
 
     /// Bytes of events so far.
@@ -59,11 +81,7 @@ impl<'a> Door<'a> {
         // What was checked above is well-formed.
         let mut shares: Vec<Share> = Vec::new();
         for event in events::read(wire).flatten() {
-            let partition = match (self.partition, event.key) {
-                (Some(partition), _) => partition,
-                (None, Some(key)) => partition_of_key(key, self.topic.config.partitions),
-                (None, None) => self.keyless,
-            };
+            let partition = self.placement.of(event.key);
             let is_only = self.builders.len() == 1;
             let now_us = self.now_us;
             let builder = self.builders[partition as usize].get_or_insert_with(|| {

@@ -5,6 +5,7 @@ mod consume; // ConsumeService
 mod deployment; // DeploymentService
 mod door; // wire bytes become batches
 mod publish; // PublishService
+mod repeats; // events whose ids are known
 mod rows; // batches become wire bytes
 mod status; // errors as a caller sees them
 mod topic; // TopicService

@@ -1,6 +1,7 @@
 //! `PublishService`.
 
 use crate::api::door::{Door, Share};
+use crate::api::repeats::Repeats;
 use crate::api::status::{self, Refusal};
 use crate::limits::{ANSWERS, COALESCE_BYTES, COALESCE_REQUESTS, LARGE_BYTES, ROOM_WAIT, UNANSWERED_APPENDS};
 use futures::{FutureExt as _, StreamExt as _};
@@ -114,10 +115,13 @@ impl PublishApi {
         let now_us = self.clock.now_us();
         let decode = || {
             let mut door = Door::new(&topic, request.partition, turn, now_us)?;
-            door.take(&request.batch)?;
-            door.finish()
+            let shares = door.take(&request.batch)?;
+            let placement = door.placement();
+            Ok::<_, Refusal>((door.finish()?, shares, placement))
         };
-        let batches = if request.batch.len() > LARGE_BYTES { tokio::task::block_in_place(decode) } else { decode() }?;
+        let (batches, shares, placement) =
+            if request.batch.len() > LARGE_BYTES { tokio::task::block_in_place(decode) } else { decode() }?;
+        let repeats = Repeats::of(placement, &batches, std::slice::from_ref(&request.batch));
         let room = room(&*self.log, batch_bytes(&batches)).await?;
         let producer = request.producer.map(|producer| ProducerRange {
             producer: ProducerId(producer.id),
@@ -126,7 +130,12 @@ impl PublishApi {
             count: 1,
         });
         match self.log.append(Append { batches, ack, producer, room }) {
-            Ok(pending) => Ok(response(&pending.await?)),
+            Ok(pending) => {
+                let appended = pending.await?;
+                let mut shares = [shares];
+                let settled = repeats.map(|repeats| repeats.settle(&appended.duplicates, &mut shares));
+                Ok(response(&appended, settled.into_iter().flatten().next().unwrap_or_default()))
+            }
             Err(LogError::Producer(ProducerError::Repeated { .. })) => {
                 self.log.barrier()?.await?;
                 Ok(duplicate())
@@ -136,17 +145,22 @@ impl PublishApi {
     }
 }
 
-fn response(appended: &Appended) -> wire::PublishResponse {
+fn response(appended: &Appended, duplicate_events: Vec<u32>) -> wire::PublishResponse {
     let ranges = appended.ranges.iter().map(|range| wire::PublishedRange {
         partition: range.tp.partition,
         first_offset: range.first,
         last_offset: range.last,
     });
-    wire::PublishResponse { ack: ack_to_wire(appended.ack).into(), ranges: ranges.collect(), duplicate: false }
+    wire::PublishResponse {
+        ack: ack_to_wire(appended.ack).into(),
+        duplicate: appended.ranges.is_empty(),
+        ranges: ranges.collect(),
+        duplicate_events,
+    }
 }
 
 fn duplicate() -> wire::PublishResponse {
-    wire::PublishResponse { ack: wire::AckLevel::Durable.into(), ranges: Vec::new(), duplicate: true }
+    wire::PublishResponse { ack: wire::AckLevel::Durable.into(), duplicate: true, ..Default::default() }
 }
 
 /// One stream, as it was opened.
@@ -165,7 +179,7 @@ struct PublishStream {
 /// What the answering half has to wait for, in order.
 enum Unanswered {
     /// Requests that were appended together: the number of the first, and the share of each.
-    Appended { first: u64, shares: Vec<Vec<Share>>, pending: Pending<Appended> },
+    Appended { first: u64, shares: Vec<Vec<Share>>, repeats: Option<Repeats>, pending: Pending<Appended> },
     /// Requests that were appended before.
     Repeated { first: u64, count: u64, pending: Pending<()> },
     /// The stream ends here.
@@ -260,8 +274,10 @@ impl PublishStream {
                 }
             }
             if !shares.is_empty() {
+                let placement = door.placement();
                 let batches = door.finish()?;
-                self.append(batches, shares, wires, pending, permit).await?;
+                let repeats = Repeats::of(placement, &batches, &wires);
+                self.append(batches, shares, repeats, wires, pending, permit).await?;
             }
             if let Some(refusal) = wrong {
                 return Err(refusal);
@@ -274,6 +290,7 @@ impl PublishStream {
         &mut self,
         batches: Vec<(Tp, Batch)>,
         shares: Vec<Vec<Share>>,
+        repeats: Option<Repeats>,
         wires: Vec<bytes::Bytes>,
         pending: &mpsc::Sender<Unanswered>,
         permit: &mut Option<mpsc::OwnedPermit<Unanswered>>,
@@ -286,7 +303,7 @@ impl PublishStream {
         match self.log.append(Append { batches, ack: self.ack, producer, room }) {
             Ok(appended) => {
                 self.next += count;
-                send(pending, permit, Unanswered::Appended { first, shares, pending: appended }).await
+                send(pending, permit, Unanswered::Appended { first, shares, repeats, pending: appended }).await
             }
             Err(LogError::Producer(ProducerError::Repeated { next, .. })) => {
                 // After a reconnection: some of them, or all, arrived before it.
@@ -364,8 +381,14 @@ async fn answer(
 
 async fn resolve(unanswered: Unanswered, acks: &mut Vec<wire::PublishAck>) -> Result<(), Refusal> {
     match unanswered {
-        Unanswered::Appended { first, shares, pending } => {
+        Unanswered::Appended { first, mut shares, repeats, pending } => {
             let appended = pending.await?;
+            let is_repeated = !appended.duplicates.is_empty();
+            let mut duplicates = repeats
+                .filter(|_| is_repeated)
+                .map(|repeats| repeats.settle(&appended.duplicates, &mut shares))
+                .unwrap_or_default()
+                .into_iter();
             let ack = ack_to_wire(appended.ack).into();
             // The events of the requests lie one behind the other in the range of their partition.
             let mut next: Vec<(u32, u64)> =
@@ -373,10 +396,12 @@ async fn resolve(unanswered: Unanswered, acks: &mut Vec<wire::PublishAck>) -> Re
             if let [only] = shares.as_slice()
                 && only.len() == appended.ranges.len()
             {
-                acks.push(wire::PublishAck { sequence: first, response: Some(response(&appended)) });
+                let response = response(&appended, duplicates.next().unwrap_or_default());
+                acks.push(wire::PublishAck { sequence: first, response: Some(response) });
                 return Ok(());
             }
             for (sequence, shares) in (first..).zip(shares) {
+                let duplicate = shares.is_empty();
                 let ranges = shares
                     .iter()
                     .filter_map(|share| {
@@ -387,7 +412,8 @@ async fn resolve(unanswered: Unanswered, acks: &mut Vec<wire::PublishAck>) -> Re
                         Some(wire::PublishedRange { partition: share.partition, first_offset, last_offset })
                     })
                     .collect();
-                let response = wire::PublishResponse { ack, ranges, duplicate: false };
+                let duplicate_events = duplicates.next().unwrap_or_default();
+                let response = wire::PublishResponse { ack, ranges, duplicate, duplicate_events };
                 acks.push(wire::PublishAck { sequence, response: Some(response) });
             }
             Ok(())

@@ -5,7 +5,9 @@ use crate::deployment::Deployments;
 use crate::limits::WATCH_MESSAGES;
 use nodata_archive::ArchiverHandle;
 use nodata_log::limits::EVENT_BYTES_MAX;
-use nodata_log::{Change, ErrorKind, Log, LogError, Topic, TopicChange, TopicConfig, TopicId, ValueType};
+use nodata_log::{
+    Change, Column, ColumnType, ErrorKind, Log, LogError, Topic, TopicChange, TopicConfig, TopicId, ValueType,
+};
 use nodata_proto::server as wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,7 +38,38 @@ pub(crate) fn topic_to_wire(topic: &Topic) -> wire::Topic {
             ValueType::Json => wire::ValueType::Json,
         }
         .into(),
+        columns: topic.config.columns.iter().map(column_to_wire).collect(),
+        deduplicate_us: topic.config.deduplicate_us.unwrap_or(0),
     }
+}
+
+fn column_to_wire(column: &Column) -> wire::Column {
+    let column_type = match column.column_type {
+        ColumnType::Boolean => wire::ColumnType::Boolean,
+        ColumnType::Int64 => wire::ColumnType::Int64,
+        ColumnType::Float64 => wire::ColumnType::Float64,
+        ColumnType::String => wire::ColumnType::String,
+        ColumnType::Timestamp => wire::ColumnType::Timestamp,
+        ColumnType::Date => wire::ColumnType::Date,
+    };
+    wire::Column { name: column.name.clone(), path: column.path.clone(), r#type: column_type.into() }
+}
+
+fn column_from_wire(column: wire::Column) -> Result<Column, Refusal> {
+    let column_type = match column.r#type() {
+        wire::ColumnType::Unspecified => {
+            let message = format!("column `{}` has no type", column.name);
+            return Err(Refusal::invalid("NO_COLUMN_TYPE", message));
+        }
+        wire::ColumnType::Boolean => ColumnType::Boolean,
+        wire::ColumnType::Int64 => ColumnType::Int64,
+        wire::ColumnType::Float64 => ColumnType::Float64,
+        wire::ColumnType::String => ColumnType::String,
+        wire::ColumnType::Timestamp => ColumnType::Timestamp,
+        wire::ColumnType::Date => ColumnType::Date,
+    };
+    let path = if column.path.is_empty() { format!("/{}", column.name) } else { column.path };
+    Ok(Column { name: column.name, path, column_type })
 }
 
 /// On the wire, 0 stands for none.
@@ -62,6 +95,8 @@ impl wire::topic_service_server::TopicService for TopicApi {
             },
             retention_us: not_zero(request.retention_us),
             retention_bytes: not_zero(request.retention_bytes),
+            deduplicate_us: request.deduplicate_us.map_or(TopicConfig::default().deduplicate_us, not_zero),
+            columns: request.columns.into_iter().map(column_from_wire).collect::<Result<_, _>>()?,
         };
         let created = self.log.create_topic(name, config).map_err(Refusal::from)?;
         let topic = created.await.map_err(Refusal::from)?;
@@ -115,6 +150,7 @@ impl wire::topic_service_server::TopicService for TopicApi {
             event_bytes_max: request.event_bytes_max,
             retention_us: request.retention_us.map(not_zero),
             retention_bytes: request.retention_bytes.map(not_zero),
+            deduplicate_us: request.deduplicate_us.map(not_zero),
         };
         let changed = self.log.change_topic(&name, &change).map_err(Refusal::from)?;
         let topic = changed.await.map_err(Refusal::from)?;

@@ -147,9 +147,10 @@ async fn publish(args: PublishArgs) -> Result<(), CliError> {
             },
             Some((answer, lines, events, input_bytes)) = waiting.next() => {
                 let published = answer.map_err(|error| acked.refused(&error, &name, &lines))?;
-                acked.events += events as u64;
-                acked.duplicates += u64::from(published.duplicate);
-                progress.advance(input_bytes, acked.events);
+                let duplicates = published.duplicate_events.len();
+                acked.events += (events - duplicates) as u64;
+                acked.duplicates += duplicates as u64;
+                progress.advance(input_bytes, acked.events + acked.duplicates);
             }
         }
     }
@@ -161,15 +162,19 @@ async fn publish(args: PublishArgs) -> Result<(), CliError> {
     let seconds = begun.elapsed().as_secs_f64();
     let ack = format!("{:?}", args.ack).to_lowercase();
     let summary = json!({
-        "topic": args.topic, "events": events, "ack": ack, "seconds": seconds, "repeated_requests": duplicates,
+        "topic": args.topic, "events": events, "ack": ack, "seconds": seconds, "duplicates": duplicates,
     });
     let rate = count((events as f64 / seconds.max(1e-9)) as u64);
     out.show(&summary, || {
-        vec![format!(
+        let mut lines = vec![format!(
             "published {} to {} in {seconds:.2} s ({rate} events/s, ack {ack})",
             count_of(events, "event"),
             args.topic
-        )]
+        )];
+        if duplicates > 0 {
+            lines.push(format!("left out {}, whose ids the topic remembers", count_of(duplicates, "event")));
+        }
+        lines
     })
 }
 
@@ -177,6 +182,7 @@ async fn publish(args: PublishArgs) -> Result<(), CliError> {
 #[derive(Default)]
 struct Acked {
     events: u64,
+    /// Events that were not appended, because the topic remembers their ids.
     duplicates: u64,
 }
 

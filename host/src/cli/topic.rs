@@ -4,10 +4,11 @@ use crate::cli::out::{bytes, count, count_of, table, time};
 use crate::cli::{CliError, Common};
 use clap::{Args, Subcommand, ValueEnum};
 use nodata_client::proto::{
-    CreateTopicRequest, DeleteTopicRequest, DescribeTopicRequest, FlushTopicRequest, ListTopicsRequest, Topic,
-    UpdateTopicRequest, ValueType,
+    Column, ColumnType, CreateTopicRequest, DeleteTopicRequest, DescribeTopicRequest, FlushTopicRequest,
+    ListTopicsRequest, Topic, UpdateTopicRequest, ValueType,
 };
 use serde_json::{Value, json};
+use std::str::FromStr;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicCommand {
@@ -22,8 +23,13 @@ pub(crate) enum TopicCommand {
         #[arg(long, value_name = "BYTES")]
         event_bytes_max: Option<u32>,
         /// What its values are. Other values are refused, and the files have a column of this type. It cannot be changed.
-        #[arg(long, value_name = "TYPE", default_value = "bytes")]
-        values: ValuesArg,
+        /// [default: bytes; json with --column]
+        #[arg(long, value_name = "TYPE")]
+        values: Option<ValuesArg>,
+        /// A part of the values, which are JSON, that the files have as a column: `carrier:string`, `city=/address/city:string`.
+        /// Types are boolean, int64, float64, string, timestamp and date. To be repeated; it cannot be changed later.
+        #[arg(long = "column", value_name = "COLUMN")]
+        columns: Vec<ColumnArg>,
         #[command(flatten)]
         retention: RetentionArgs,
         #[command(flatten)]
@@ -72,7 +78,7 @@ pub(crate) enum TopicCommand {
     },
 }
 
-/// How long events are kept.
+/// How long events are kept, and their ids remembered.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RetentionArgs {
     /// Remove events this long after they were appended, file by file: `7d`, `36h`, `90m`; `forever` keeps them.
@@ -81,6 +87,15 @@ pub(crate) struct RetentionArgs {
     /// Remove the oldest files of a partition while its files have more bytes: `500MB`, `20GiB`; `unlimited` keeps them.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     retention_size: Option<u64>,
+    /// For how long an event that is published with the id of another is not appended again: `2m`, `1h`, or `off`
+    /// [default: 2m].
+    #[arg(long, value_name = "TIME", value_parser = parse_deduplicate)]
+    deduplicate: Option<u64>,
+}
+
+/// Microseconds; 0 stands for not at all.
+fn parse_deduplicate(text: &str) -> Result<u64, String> {
+    if text == "off" { Ok(0) } else { parse_length(text, "write it as `2m`, `1h`, or `off`") }
 }
 
 /// Microseconds; 0 stands for ever.
@@ -88,7 +103,10 @@ fn parse_time(text: &str) -> Result<u64, String> {
     if text == "forever" {
         return Ok(0);
     }
-    let example = "write it as `7d`, `36h`, `90m`, or `forever`";
+    parse_length(text, "write it as `7d`, `36h`, `90m`, or `forever`")
+}
+
+fn parse_length(text: &str, example: &str) -> Result<u64, String> {
     let span: jiff::Span = text.parse().map_err(|_| format!("not a length of time; {example}"))?;
     let time = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
     let time = time.map_err(|_| format!("months and years differ in length; {example}"))?;
@@ -121,14 +139,17 @@ async fn run_on(command: TopicCommand, common: &Common) -> Result<(), CliError> 
     let out = common.out();
     let mut topics = common.connect().await?.topics();
     match command {
-        TopicCommand::Create { name, partitions, event_bytes_max, values, retention, .. } => {
+        TopicCommand::Create { name, partitions, event_bytes_max, values, columns, retention, .. } => {
+            let default_values = if columns.is_empty() { ValuesArg::Bytes } else { ValuesArg::Json };
             let request = CreateTopicRequest {
                 name,
                 partitions,
                 event_bytes_max: event_bytes_max.unwrap_or_default(),
-                value_type: ValueType::from(values).into(),
+                value_type: ValueType::from(values.unwrap_or(default_values)).into(),
                 retention_us: retention.retention.unwrap_or_default(),
                 retention_bytes: retention.retention_size.unwrap_or_default(),
+                deduplicate_us: retention.deduplicate,
+                columns: columns.into_iter().map(|ColumnArg(column)| column).collect(),
             };
             let topic = topics.create_topic(request).await?.into_inner().topic.unwrap_or_default();
             out.show(&to_json(&topic), || vec![format!("created topic {} with {}", topic.name, partitions_of(&topic))])
@@ -176,8 +197,12 @@ async fn run_on(command: TopicCommand, common: &Common) -> Result<(), CliError> 
                 let mut lines = vec![
                     format!("topic {}, created {}", topic.name, time(topic.created_timestamp_us)),
                     format!("largest event {}", bytes(topic.event_bytes_max.into())),
-                    format!("values are {}", values_of(&topic)),
+                    match columns_of(&topic).as_slice() {
+                        [] => format!("values are {}", values_of(&topic)),
+                        columns => format!("values are {}, with columns {}", values_of(&topic), columns.join(", ")),
+                    },
                     format!("events are kept {}", kept(&topic)),
+                    format!("ids of events are remembered {}", remembered(&topic)),
                 ];
                 let rows: Vec<Vec<String>> = described
                     .partitions
@@ -194,10 +219,17 @@ async fn run_on(command: TopicCommand, common: &Common) -> Result<(), CliError> 
             })
         }
         TopicCommand::Update { name, partitions, event_bytes_max, retention, .. } => {
-            let RetentionArgs { retention: retention_us, retention_size: retention_bytes } = retention;
-            let request = UpdateTopicRequest { name, partitions, event_bytes_max, retention_us, retention_bytes };
+            let RetentionArgs { retention: retention_us, retention_size: retention_bytes, deduplicate } = retention;
+            let request = UpdateTopicRequest {
+                name,
+                partitions,
+                event_bytes_max,
+                retention_us,
+                retention_bytes,
+                deduplicate_us: deduplicate,
+            };
             if request == (UpdateTopicRequest { name: request.name.clone(), ..Default::default() }) {
-                let options = "give --partitions, --event-bytes-max, --retention or --retention-size";
+                let options = "give --partitions, --event-bytes-max, --retention, --retention-size or --deduplicate";
                 return Err(CliError::invalid("nothing to change").hint(options));
             }
             let topic = topics.update_topic(request).await?.into_inner().topic.unwrap_or_default();
@@ -259,10 +291,51 @@ fn values_of(topic: &Topic) -> &'static str {
     }
 }
 
-fn kept(topic: &Topic) -> String {
+/// A declared column, as it is written.
+#[derive(Clone, Debug)]
+pub(crate) struct ColumnArg(Column);
+
+impl FromStr for ColumnArg {
+    type Err = nodata_log::ColumnError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let nodata_log::Column { name, path, column_type } = text.parse()?;
+        let column_type = match column_type {
+            nodata_log::ColumnType::Boolean => ColumnType::Boolean,
+            nodata_log::ColumnType::Int64 => ColumnType::Int64,
+            nodata_log::ColumnType::Float64 => ColumnType::Float64,
+            nodata_log::ColumnType::String => ColumnType::String,
+            nodata_log::ColumnType::Timestamp => ColumnType::Timestamp,
+            nodata_log::ColumnType::Date => ColumnType::Date,
+        };
+        Ok(Self(Column { name, path, r#type: column_type.into() }))
+    }
+}
+
+/// Declared columns, as they are written.
+fn columns_of(topic: &Topic) -> Vec<String> {
+    let of = |column: &Column| {
+        let Column { name, path, .. } = column;
+        let column_type = column.r#type().as_str_name().trim_start_matches("COLUMN_TYPE_").to_lowercase();
+        let place = if *path == format!("/{name}") { name.clone() } else { format!("{name}={path}") };
+        format!("{place}:{column_type}")
+    };
+    topic.columns.iter().map(of).collect()
+}
+
+/// A length of time as it is read; `None` for none.
+fn length(us: u64) -> Option<String> {
     let round = jiff::SpanRound::new().largest(jiff::Unit::Day).days_are_24_hours();
-    let time = jiff::Span::new().try_microseconds(topic.retention_us as i64).and_then(|span| span.round(round));
-    let time = time.ok().filter(|_| topic.retention_us > 0).map(|span| format!("for {span:#}"));
+    let span = jiff::Span::new().try_microseconds(us as i64).and_then(|span| span.round(round));
+    span.ok().filter(|_| us > 0).map(|span| format!("for {span:#}"))
+}
+
+fn remembered(topic: &Topic) -> String {
+    length(topic.deduplicate_us).unwrap_or_else(|| "not at all".to_owned())
+}
+
+fn kept(topic: &Topic) -> String {
+    let time = length(topic.retention_us);
     let size = (topic.retention_bytes > 0).then(|| format!("up to {} a partition", bytes(topic.retention_bytes)));
     match (time, size) {
         (Some(time), Some(size)) => format!("{time} and {size}"),
@@ -278,7 +351,9 @@ fn to_json(topic: &Topic) -> Value {
         "event_bytes_max": topic.event_bytes_max,
         "created": time(topic.created_timestamp_us),
         "values": values_of(topic),
+        "columns": columns_of(topic),
         "retention_seconds": (topic.retention_us > 0).then(|| topic.retention_us as f64 / 1e6),
+        "deduplicate_seconds": (topic.deduplicate_us > 0).then(|| topic.deduplicate_us as f64 / 1e6),
         "retention_bytes": (topic.retention_bytes > 0).then_some(topic.retention_bytes),
     })
 }

@@ -340,3 +340,49 @@ fn readers_see_whole_files_while_they_are_written_grow_and_are_sealed() {
     let ends = (0..2).map(|at| partition(&server, "orders", at)["end"].as_u64().unwrap()).sum::<u64>();
     assert_eq!(outside(&server, "orders")["count"], ends);
 }
+
+#[test]
+fn declared_columns_stand_beside_the_exact_bytes() {
+    let mut server = Server::start();
+    let columns =
+        ["carrier:string", "delay:int64", "share:float64", "late:boolean", "hour=/time/hour:timestamp", "day:date"];
+    let create: Vec<&str> = columns.iter().flat_map(|column| ["--column", column]).collect();
+    server.ok(&[&["topic", "create", "flights"][..], &create].concat());
+    let described = server.ok(&["topic", "describe", "flights"]);
+    assert!(described.contains(&format!("values are json, with columns {}\n", columns.join(", "))), "{described}");
+    let rows = [
+        r#"{"carrier":"UA","delay":-3,"share":0.5,"late":false,"time":{"hour":"2013-01-01T10:00:00Z"},"day":"2013-01-01"}"#,
+        r#"{ "carrier" : null, "more": [1, {"x": 2}] }"#,
+        r#"{"carrier":"AA","delay":"much","late":true}"#,
+        r#"["not", "an", "object"]"#,
+    ];
+    server.publish("flights", &rows[..2]);
+    server.ok(&["topic", "flush", "flights"]);
+    server.publish("flights", &rows[2..]);
+    server.stop_and_restart();
+    assert_eq!(files(&server, "flights").len(), 1, "the file grew");
+    assert_eq!(outside(&server, "flights")["count"], 4);
+    assert_eq!(server.ok(&["consume", "flights", "--from", "earliest", "--raw"]).lines().collect::<Vec<_>>(), rows);
+
+    let query = format!(
+        "select value, _schema_ok, carrier, delay, share, late, cast(hour as varchar), cast(day as varchar) \
+         from '{}/data/topic=flights/**/*.parquet' order by _offset",
+        server.data().display()
+    );
+    let output = python("query.py").arg(&query).env("TZ", "UTC").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let expected = json!([
+        [rows[0], true, "UA", -3, 0.5, false, "2013-01-01 10:00:00+00", "2013-01-01"],
+        [rows[1], true, null, null, null, null, null, null],
+        [rows[2], false, "AA", null, null, true, null, null],
+        [rows[3], false, null, null, null, null, null, null],
+    ]);
+    assert_eq!(found, expected);
+
+    let refused = |column: &str| server.run(&["topic", "create", "t", "--column", column]).failed(2);
+    assert!(refused("date:date").contains("column name `date` is taken by nodata; choose another one"));
+    assert!(refused("x:number").contains("there is no column type `number`"));
+    let twice = server.run(&["topic", "create", "t", "--column", "a:int64", "--column", "A:int64"]).failed(2);
+    assert_eq!(twice, "error: column name `A` is given twice; queries do not tell upper from lower case\n");
+}

@@ -37,6 +37,7 @@ fn lists_and_descriptions_for_people() {
          largest event 16.0 MiB\n\
          values are bytes\n\
          events are kept for ever\n\
+         ids of events are remembered for 2m\n\
          PARTITION  EARLIEST  ARCHIVED TO  END  FILES  ON DISK  OF EVENTS\n\
          0          0         0            1    0      0 B      0 B\n\
          1          0         0            0    0      0 B      0 B\n"
@@ -56,8 +57,8 @@ fn json_for_programs() {
     assert_eq!(
         plain(&created),
         "{\n  \"name\": \"orders\",\n  \"partitions\": 1,\n  \"event_bytes_max\": 16777216,\n  \"created\": \"TIME\",\n  \
-         \"values\": \"bytes\",\n  \
-         \"retention_seconds\": null,\n  \"retention_bytes\": null\n}\n"
+         \"values\": \"bytes\",\n  \"columns\": [],\n  \
+         \"retention_seconds\": null,\n  \"deduplicate_seconds\": 120.0,\n  \"retention_bytes\": null\n}\n"
     );
     assert_eq!(server.ok(&["deployment", "list", "--json"]), "[]\n");
     assert_eq!(server.ok(&["topic", "delete", "orders", "--json"]), "{\n  \"deleted\": \"orders\"\n}\n");

@@ -266,3 +266,62 @@ fn a_refused_line_ends_the_command_while_its_input_goes_on() {
     assert!(said.starts_with("error: standard input, line 2: event 0 for topic `orders`: 20 bytes"), "{said}");
     assert!(said.ends_with("hint: published before it: 1 event; nothing of these lines was published\n"), "{said}");
 }
+
+#[test]
+fn an_event_whose_id_is_known_is_not_appended_again() {
+    let mut server = Server::start();
+    server.ok(&["topic", "create", "orders", "--partitions", "4"]);
+    server.ok(&["topic", "create", "all", "--deduplicate", "off"]);
+    let batch = |ids: &[&str]| -> Batch {
+        let event = |id: &&str| Event::new((*id).to_owned()).with_key((*id).to_owned()).with_id(*id);
+        ids.iter().map(event).collect::<Vec<_>>().iter().collect()
+    };
+    block_on(async {
+        let client = server.client().await;
+        let publish = async |topic: &str, ids: &[&str]| {
+            let published = client.publish_with(topic, batch(ids), Ack::Durable).await.unwrap();
+            let events: u64 = published.ranges.iter().map(|range| range.last_offset - range.first_offset + 1).sum();
+            (events, published.duplicate, published.duplicate_events)
+        };
+        assert_eq!(publish("orders", &["a", "b", "c"]).await, (3, false, vec![]));
+        assert_eq!(publish("orders", &["d", "b", "e", "a", "d", "f"]).await, (3, false, vec![1, 3, 4]));
+        assert_eq!(publish("orders", &["b", "c"]).await, (0, true, vec![0, 1]));
+        assert_eq!(publish("all", &["a", "a"]).await, (2, false, vec![]));
+        // Requests that are appended together keep what is theirs.
+        let publisher = client.publisher("orders", PublisherOptions::default());
+        let mut receipts = Vec::new();
+        for ids in [["g", "a", "h"], ["b", "c", "d"], ["i", "g", "j"]] {
+            receipts.push(publisher.send_batch(batch(&ids)).await.unwrap());
+        }
+        publisher.flush().await.unwrap();
+        let mut answers = Vec::new();
+        for receipt in receipts {
+            let published = receipt.wait().await.unwrap();
+            answers.push((published.duplicate, published.duplicate_events));
+        }
+        assert_eq!(answers, [(false, vec![1]), (true, vec![0, 1, 2]), (false, vec![1]),]);
+    });
+    // A kill and an end in order both remember.
+    server.kill_and_restart();
+    let again = |server: &Server, id: &str| {
+        block_on(async {
+            let client = server.client().await;
+            client.publish_with("orders", batch(&[id]), Ack::Durable).await.unwrap().duplicate
+        })
+    };
+    assert!(again(&server, "a") && again(&server, "j") && !again(&server, "k"));
+    server.stop_and_restart();
+    assert!(again(&server, "a") && again(&server, "k") && !again(&server, "l"));
+    let mut seen: Vec<String> = server.ok(&["consume", "orders", "--raw"]).lines().map(str::to_owned).collect();
+    seen.sort();
+    assert_eq!(seen.concat(), "abcdefghijkl");
+
+    assert!(server.ok(&["topic", "describe", "all"]).contains("ids of events are remembered not at all\n"));
+    server.ok(&["topic", "update", "orders", "--deduplicate", "off"]);
+    assert!(!again(&server, "a"));
+    let refused = server.run(&["topic", "update", "orders", "--deduplicate", "30d"]).failed(2);
+    assert_eq!(
+        refused,
+        "error: ids remembered for 2592000 seconds; allowed are 1 to 604800\n"
+    );
+}

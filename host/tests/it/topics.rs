@@ -22,7 +22,7 @@ fn a_topic_is_made_changed_and_deleted() {
     );
     assert_eq!(
         server.run(&["topic", "update", "orders"]).failed(2),
-        "error: nothing to change\nhint: give --partitions, --event-bytes-max, --retention or --retention-size\n"
+        "error: nothing to change\nhint: give --partitions, --event-bytes-max, --retention, --retention-size or --deduplicate\n"
     );
     let described: serde_json::Value =
         serde_json::from_str(&server.ok(&["topic", "describe", "orders", "--json"])).unwrap();

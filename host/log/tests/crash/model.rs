@@ -1,11 +1,12 @@
 //! What the log should be, and what it is, both as one text.
 
 use bytes::Bytes;
+use nodata_log::fs::simulated::Chance;
 use nodata_log::{
     AckLevel, Append, Batch, Bounds, EmbeddedLog, Event, Log, LogError, MetadataStore, Name, Offset, OwnerId,
     ProducerError, ProducerId, ProducerRange, ReadLimits, StateScan, TaskKey, TopicId, Tp,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::pin;
@@ -29,6 +30,8 @@ pub(crate) enum Asked {
 pub(crate) struct Model {
     topics: BTreeMap<String, (u32, u32)>,
     events: BTreeMap<Tp, Vec<String>>,
+    /// The ids that each topic was given.
+    ids: BTreeMap<TopicId, BTreeSet<String>>,
     starts: BTreeMap<Tp, Offset>,
     tasks: BTreeMap<TaskKey, (u64, Option<Offset>)>,
     state: BTreeMap<(TaskKey, String), String>,
@@ -55,6 +58,7 @@ impl Model {
                 if let Some((id, _)) = self.topics.remove(name) {
                     self.events.retain(|tp, _| tp.topic.0 != id);
                     self.starts.retain(|tp, _| tp.topic.0 != id);
+                    self.ids.remove(&TopicId(id));
                 }
             }
             Asked::Append { appends, producer } => {
@@ -92,7 +96,23 @@ impl Model {
     fn append(&mut self, appends: &[(Tp, Vec<String>)]) {
         for (tp, values) in appends {
             self.events.entry(*tp).or_default().extend(values.iter().cloned());
+            self.ids.entry(tp.topic).or_default().extend(values.iter().map(|value| id_of(value).to_owned()));
         }
+    }
+
+    /// Leaves out what the topic was given before, and what is there twice.
+    pub(crate) fn without_known(&self, appends: Vec<(Tp, Vec<String>)>) -> Vec<(Tp, Vec<String>)> {
+        let mut ids = self.ids.clone();
+        let mut is_new = |tp: Tp, value: &String| ids.entry(tp.topic).or_default().insert(id_of(value).to_owned());
+        let mut of =
+            |(tp, values): (Tp, Vec<String>)| (tp, values.into_iter().filter(|value| is_new(tp, value)).collect());
+        appends.into_iter().map(&mut of).collect()
+    }
+
+    /// Any id that a topic was given.
+    pub(crate) fn some_id(&self, topic: TopicId, chance: &mut Chance) -> Option<String> {
+        let ids = self.ids.get(&topic)?;
+        ids.iter().nth(chance.below(ids.len() as u64) as usize).cloned()
     }
 
     pub(crate) fn end(&self, tp: Tp) -> Offset {
@@ -148,6 +168,11 @@ impl Model {
         }
         out
     }
+}
+
+/// The id of an event of the workload is what its value begins with.
+pub(crate) fn id_of(value: &str) -> &str {
+    value.split_once('.').map_or(value, |(id, _)| id)
 }
 
 /// The values of the workload say which one they are and are then filled up, so the beginning and the length say it all.

@@ -1,6 +1,6 @@
 //! A random user of the log, and what became of what it asked for.
 
-use crate::model::{Asked, Model, OWNERS, PRODUCERS, TABLE, dump, now, read_all};
+use crate::model::{Asked, Model, OWNERS, PRODUCERS, TABLE, dump, id_of, now, read_all};
 use bytes::Bytes;
 use nodata_log::engine::BoxFuture;
 use nodata_log::fs::Fs;
@@ -8,7 +8,7 @@ use nodata_log::fs::simulated::{Chance, SimulatedFs};
 use nodata_log::{
     AckLevel, Append, ArchiveFile, ArchiveReader, Batch, Chunk, Clock, EmbeddedLog, Event, Expect, Log, LogError,
     MetadataStore, Name, Offset, OpenError, Options, OwnerId, Pending, ProducerId, ProducerRange, ReadLimits,
-    StateChange, StoredBatch, TaskKey, TimestampUs, Topic, TopicConfig, Tp, Transaction,
+    StateChange, StoredBatch, TaskKey, TimestampUs, Topic, TopicConfig, TopicId, Tp, Transaction,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -192,20 +192,23 @@ fn pick_partition(history: &History, chance: &mut Chance) -> Option<Tp> {
     (!partitions.is_empty()).then(|| partitions[chance.below(partitions.len() as u64) as usize])
 }
 
-fn values(history: &mut History, chance: &mut Chance) -> Vec<String> {
+/// New events, and now and then one that was there.
+fn values(history: &mut History, chance: &mut Chance, topic: TopicId) -> Vec<String> {
     let count = 1 + chance.below(4);
     (0..count)
         .map(|_| {
+            let again = chance.percent(10).then(|| history.ahead.some_id(topic, chance)).flatten();
             history.values += 1;
+            let id = again.unwrap_or_else(|| history.values.to_string());
             // Some are as large as several blocks, so that groups tear inside a batch.
             let size = [3, 40, 700, 9000][chance.below(4) as usize];
-            format!("{}.{}", history.values, "v".repeat(chance.below(size) as usize))
+            format!("{id}.{}", "v".repeat(chance.below(size) as usize))
         })
         .collect()
 }
 
 fn batch(values: &[String]) -> Batch {
-    let events: Vec<Event> = values.iter().map(|value| Event::new(value.clone())).collect();
+    let events: Vec<Event> = values.iter().map(|value| Event::new(value.clone()).with_id(id_of(value))).collect();
     Batch::from_events(&events, 7).unwrap()
 }
 
@@ -216,7 +219,7 @@ fn appends(history: &mut History, chance: &mut Chance) -> Vec<(Tp, Vec<String>)>
         if let Some(tp) = pick_partition(history, chance)
             && appends.iter().all(|(at, _)| *at != tp)
         {
-            appends.push((tp, values(history, chance)));
+            appends.push((tp, values(history, chance, tp.topic)));
         }
     }
     appends
@@ -240,7 +243,10 @@ fn append(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
         producer.map(|(producer, first)| ProducerRange { producer: ProducerId(producer), epoch: 0, first, count: 1 });
     let room = now(log.room(1)).unwrap().unwrap();
     match log.append(Append { batches: batches(&appends), ack, producer: range, room }) {
-        Ok(pending) => history.ask(Asked::Append { appends, producer }, ack, pending),
+        Ok(pending) => {
+            let appends = history.ahead.without_known(appends);
+            history.ask(Asked::Append { appends, producer }, ack, pending);
+        }
         Err(LogError::DiskFull) => {}
         Err(error) => panic!("{error}"),
     }
@@ -382,7 +388,10 @@ fn topic(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
     let partitions = 1 + chance.below(3) as u32;
     // A topic that was made and deleted before a crash may have used a number without leaving a trace in the model.
     let id = log.by_hand().next_topic().0;
-    match log.create_topic(key, TopicConfig { partitions, ..TopicConfig::default() }) {
+    match log.create_topic(
+        key,
+        TopicConfig { partitions, deduplicate_us: Some(7 * 24 * 3_600_000_000), ..TopicConfig::default() },
+    ) {
         Ok(pending) => {
             history.ask(Asked::Topic { name, id, partitions }, AckLevel::Durable, pending);
         }

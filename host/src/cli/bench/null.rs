@@ -17,7 +17,7 @@ fn answer(batch: &[u8]) -> wire::PublishResponse {
     // The events are looked at, as a server must.
     let events = nodata_proto::events::read(batch).count() as u64;
     let range = wire::PublishedRange { partition: 0, first_offset: 0, last_offset: events };
-    wire::PublishResponse { ack: wire::AckLevel::None.into(), ranges: vec![range], duplicate: false }
+    wire::PublishResponse { ack: wire::AckLevel::None.into(), ranges: vec![range], ..Default::default() }
 }
 
 #[tonic::async_trait]

@@ -55,8 +55,12 @@ pub struct Published {
     pub ack: Ack,
     /// One for each partition that got events.
     pub ranges: Vec<PublishedRange>,
-    /// The events were there already: an earlier attempt had arrived after all. Their offsets are not known any more.
+    /// The events were there already: an earlier attempt had arrived after all, or the topic remembers the id of each. Their
+    /// offsets are not known any more.
     pub duplicate: bool,
+    /// Events that were not appended, by their place in the request, counted from 0: the topic remembers their ids, so they
+    /// were appended before. The ranges are those of the other events.
+    pub duplicate_events: Vec<u32>,
 }
 
 /// The offsets of the events that went to one partition.
@@ -73,7 +77,12 @@ pub(crate) fn published(response: PublishResponse) -> Published {
         first_offset: range.first_offset,
         last_offset: range.last_offset,
     });
-    Published { ack: Ack::from_wire(response.ack()), duplicate: response.duplicate, ranges: ranges.collect() }
+    Published {
+        ack: Ack::from_wire(response.ack()),
+        ranges: ranges.collect(),
+        duplicate: response.duplicate,
+        duplicate_events: response.duplicate_events,
+    }
 }
 
 /// How to publish.
