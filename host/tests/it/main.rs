@@ -7,6 +7,7 @@ mod bad_input;
 mod command_line;
 mod deployments;
 mod failures;
+mod golden;
 mod harness;
 mod kill;
 mod publish;

@@ -320,8 +320,5 @@ fn an_event_whose_id_is_known_is_not_appended_again() {
     server.ok(&["topic", "update", "orders", "--deduplicate", "off"]);
     assert!(!again(&server, "a"));
     let refused = server.run(&["topic", "update", "orders", "--deduplicate", "30d"]).failed(2);
-    assert_eq!(
-        refused,
-        "error: ids remembered for 2592000 seconds; allowed are 1 to 604800\n"
-    );
+    assert_eq!(refused, "error: ids remembered for 2592000 seconds; allowed are 1 to 604800\n");
 }
