@@ -342,6 +342,46 @@ fn readers_see_whole_files_while_they_are_written_grow_and_are_sealed() {
 }
 
 #[test]
+fn readers_see_whole_files_while_old_ones_are_removed() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "orders", "--retention-size", "1MiB"]);
+    publish(&server, "orders", 0..10);
+    server.ok(&["topic", "flush", "orders"]);
+    let watchers = [
+        Watcher::start(&server, "orders", "duckdb", &["--retention"]),
+        Watcher::start(&server, "orders", "pyarrow", &["--retention"]),
+    ];
+    // Values that do not get smaller, so that a file of 32 row groups is more than what is kept.
+    let mut number = 1u64;
+    let mut large = || -> String {
+        let mut digit = || {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b' ' + (number >> 33) as u8 % 95)
+        };
+        (0..60_000).map(|_| digit()).collect()
+    };
+    let earliest = || partition(&server, "orders", 0)["earliest"].as_u64().unwrap();
+    let mut before = 0;
+    let mut removals = 0;
+    while removals < 2 {
+        server.publish("orders", &[&large(), &large()]);
+        server.ok(&["topic", "flush", "orders"]);
+        let now = earliest();
+        removals += u32::from(now > before);
+        before = now;
+    }
+    for watcher in watchers {
+        assert!(watcher.stop() > 3);
+    }
+    let at = partition(&server, "orders", 0);
+    let (start, end) = (at["earliest"].as_u64().unwrap(), at["end"].as_u64().unwrap());
+    let seen = json!({ "count": end - start, "different": end - start, "partitions": { "0": [start, end - 1] } });
+    assert_eq!(outside(&server, "orders"), seen);
+    let refused = server.run(&["consume", "orders", "--from", "0"]).failed(2);
+    assert!(refused.contains(&format!("the earliest is {start}, the end is {end}")), "{refused}");
+}
+
+#[test]
 fn declared_columns_stand_beside_the_exact_bytes() {
     let mut server = Server::start();
     let columns =
