@@ -5,7 +5,9 @@
 use nodata_archive::{ArchiveFiles, ArchiveOptions, Archiver};
 use nodata_log::fs::Fs;
 use nodata_log::fs::simulated::{Faults, SimulatedFs};
-use nodata_log::{AckLevel, Append, Batch, Clock, EmbeddedLog, Event, Log, Name, Options, TimestampUs, TopicConfig};
+use nodata_log::{
+    AckLevel, Append, Batch, Clock, EmbeddedLog, Event, Log, Name, Options, TimestampUs, TopicConfig, Tp,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -22,10 +24,17 @@ impl Clock for TurnedClock {
     }
 }
 
-/// What a day of one slow partition leaves. A thousand of them leave a thousand times as much.
+#[allow(clippy::disallowed_methods, reason = "a test has no settings")]
+fn topics() -> u32 {
+    std::env::var("NODATA_DAY_TOPICS").ok().and_then(|topics| topics.parse().ok()).unwrap_or(3)
+}
+
+/// What a day of slow topics leaves. `NODATA_DAY_TOPICS=1000 cargo test --release -p nodata-archive --test day -- --nocapture` says
+/// it for a thousand.
 #[tokio::test]
-async fn a_slow_topic_leaves_few_files() {
-    let disk: Arc<dyn Fs> = Arc::new(SimulatedFs::new(Faults::default()));
+async fn slow_topics_leave_few_files() {
+    let topics = topics();
+    let disk = Arc::new(SimulatedFs::new(Faults::default()));
     let clock = Arc::new(TurnedClock(AtomicI64::new(START_US)));
     let files = Arc::new(ArchiveFiles::new(disk.clone()));
     let options = Options {
@@ -39,26 +48,42 @@ async fn a_slow_topic_leaves_few_files() {
     let (log, _) = EmbeddedLog::open(options, "sim", disk.clone(), clock.clone()).unwrap();
     log.start().unwrap();
     let log = Arc::new(log);
-    let topic = log.create_topic(Name::new("slow").unwrap(), TopicConfig::default()).unwrap().await.unwrap();
-    let tp = topic.partitions().next().unwrap();
-    let archiver = Archiver::new(disk, log.clone(), files, clock.clone(), ArchiveOptions::default());
+    let mut partitions: Vec<Tp> = Vec::new();
+    for topic in 0..topics {
+        let name = Name::new(&format!("slow-{topic}")).unwrap();
+        let topic = log.create_topic(name, TopicConfig::default()).unwrap().await.unwrap();
+        partitions.extend(topic.partitions());
+    }
+    let archiver = Archiver::new(disk.clone(), log.clone(), files, clock.clone(), ArchiveOptions::default());
     archiver.take_over().await.unwrap();
 
-    let mut oldest = 0;
+    let (mut oldest, mut log_bytes) = (0, 0);
     for minute in 0..24 * 60 {
-        let batch = Batch::from_events(&[Event::new(format!("{{\"minute\":{minute}}}"))], clock.now_us()).unwrap();
-        let room = log.room(1).await.unwrap();
-        let append = Append { batches: vec![(tp, batch)], ack: AckLevel::Durable, producer: None, room };
-        log.append(append).unwrap().await.unwrap();
+        for tp in &partitions {
+            let batch = Batch::from_events(&[Event::new(format!("{{\"minute\":{minute}}}"))], clock.now_us()).unwrap();
+            let room = log.room(1).await.unwrap();
+            let append = Append { batches: vec![(*tp, batch)], ack: AckLevel::Durable, producer: None, room };
+            log.append(append).unwrap().await.unwrap();
+        }
         clock.0.fetch_add(MINUTE_US, Ordering::Relaxed);
         archiver.tick().await.unwrap();
-        let waiting = log.unarchived().first().map_or(0, |waiting| clock.now_us() - waiting.oldest_us);
+        let waiting = log.unarchived().iter().map(|waiting| clock.now_us() - waiting.oldest_us).max().unwrap_or(0);
         oldest = oldest.max(waiting / MINUTE_US);
+        let wal = disk.list("wal").unwrap();
+        let bytes = wal.iter().filter(|entry| !entry.name.starts_with("spare")).map(|entry| entry.bytes).sum::<u64>();
+        log_bytes = log_bytes.max(bytes);
     }
-    let archive = log.archive(tp).unwrap();
-    let bytes: u64 = archive.files.values().map(|file| file.bytes).sum();
-    eprintln!("{} files, {} KiB, the oldest event in no file {oldest} minutes old", archive.files.len(), bytes >> 10);
-    assert_eq!(archive.files.values().map(|file| file.rows).sum::<u64>() + log.unarchived().len() as u64, 1440);
-    assert!(archive.files.len() <= 8, "{} files", archive.files.len());
-    assert!(bytes < 2 << 20 && oldest <= 10, "{bytes} bytes, {oldest} minutes");
+    let archives: Vec<_> = partitions.iter().map(|tp| log.archive(*tp).unwrap()).collect();
+    let all = || archives.iter().flat_map(|archive| archive.files.values());
+    let (count, bytes): (usize, u64) = (all().count(), all().map(|file| file.bytes).sum());
+    eprintln!(
+        "{topics} topics: {count} files, {} KiB, the oldest event in no file {oldest} minutes old, {} KiB of log at most",
+        bytes >> 10,
+        log_bytes >> 10
+    );
+    let rows: u64 = all().map(|file| file.rows).sum();
+    let waiting: u64 = partitions.iter().zip(&archives).map(|(tp, at)| log.bounds(*tp).unwrap().end - at.end).sum();
+    assert_eq!(rows + waiting, 1440 * u64::from(topics));
+    assert!(count <= 8 * topics as usize, "{count} files");
+    assert!(bytes < (2 << 20) * u64::from(topics) && oldest <= 10, "{bytes} bytes, {oldest} minutes");
 }

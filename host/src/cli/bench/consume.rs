@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Measure reading.
 ///
-/// Replays a topic from its beginning, from memory and, after a restart of the server, from the write-ahead log; then sends
-/// events at a fixed rate and measures how long each takes until a reader has it.
+/// Replays a topic from its beginning, from memory and, after restarts of the server, from the write-ahead log and from Parquet
+/// files; and sends events at a fixed rate and measures how long each takes until a reader has it.
 #[derive(Debug, Args)]
 pub(crate) struct ConsumeBench {
     /// MB of events to replay.
@@ -29,6 +29,10 @@ pub(crate) struct ConsumeBench {
 
 /// Bytes that fit the memory for recent events with room to spare.
 const IN_MEMORY_BYTES: u64 = 32 << 20;
+
+/// The log stays, although everything in it is in files.
+const KEEP_LOG: [&str; 2] = ["--keep-log", "16384"];
+const NO_LOG: [&str; 2] = ["--keep-log", "0"];
 
 pub(crate) async fn run(args: ConsumeBench) -> Result<(), CliError> {
     args.common.check()?;
@@ -50,12 +54,18 @@ pub(crate) async fn run(args: ConsumeBench) -> Result<(), CliError> {
     for round in 0..args.common.rounds {
         for bytes in sizes {
             out.say(&format!("round {} of {}: events of {bytes} B", round + 1, args.common.rounds));
-            let mut target = Target::start(&args.common.dir)?;
+            let mut target = Target::start_with(&args.common.dir, &KEEP_LOG)?;
             fill(&target, "recent", bytes, IN_MEMORY_BYTES).await?;
             row(format!("replay from memory, {bytes} B"), replay(&target, "recent", bytes).await?);
             fill(&target, "old", bytes, args.megabytes * 1_000_000).await?;
-            ready.push(target.restart()?.as_secs_f64() * 1e3);
+            // Once more, because what was in memory before the end is what a stop puts into files.
+            target.restart(&KEEP_LOG)?;
+            ready.push(target.restart(&KEEP_LOG)?.as_secs_f64() * 1e3);
             row(format!("replay from the log, {bytes} B"), replay(&target, "old", bytes).await?);
+            // The log is let go of at the end of the one life, and the next has nothing but files.
+            target.restart(&NO_LOG)?;
+            target.restart(&NO_LOG)?;
+            row(format!("replay from files, {bytes} B"), replay(&target, "old", bytes).await?);
         }
     }
     let ready = report::spread(ready);

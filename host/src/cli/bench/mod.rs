@@ -10,6 +10,7 @@ mod payload; // events
 mod publish; // writing
 mod report; // medians, and how they are shown
 mod target; // the server under test
+mod topics; // many topics
 mod transform; // through a component
 
 use crate::cli::CliError;
@@ -22,6 +23,8 @@ pub(crate) enum BenchCommand {
     Publish(publish::PublishBench),
     /// Measure reading, and how long an event takes from end to end.
     Consume(consume::ConsumeBench),
+    /// Measure what many topics cost.
+    Topics(topics::TopicsBench),
     /// Measure events on their way through a component, in and out durable.
     Transform(transform::TransformBench),
 }
@@ -56,11 +59,13 @@ pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
     let json = match &command {
         BenchCommand::Publish(args) => args.common.json,
         BenchCommand::Consume(args) => args.common.json,
+        BenchCommand::Topics(args) => args.common.json,
         BenchCommand::Transform(args) => args.common.json,
     };
     let done = match command {
         BenchCommand::Publish(args) => publish::run(args).await,
         BenchCommand::Consume(args) => consume::run(args).await,
+        BenchCommand::Topics(args) => topics::run(args).await,
         BenchCommand::Transform(args) => transform::run(args).await,
     };
     done.map_err(|error| error.told_as_json(json))

@@ -23,11 +23,16 @@ pub(crate) struct Target {
 impl Target {
     /// Starts a server on an empty store in this directory.
     pub(crate) fn start(dir: &Path) -> Result<Self, CliError> {
+        Self::start_with(dir, &[])
+    }
+
+    /// The same with more options.
+    pub(crate) fn start_with(dir: &Path, options: &[&str]) -> Result<Self, CliError> {
         let store = tempfile::Builder::new().prefix("nodata-bench-").tempdir_in(dir).map_err(|error| {
             CliError::failed(format!("cannot make a directory for the store in {}: {error}", dir.display()))
         })?;
         let data = store.path().join("data");
-        let mut target = Self::spawn(&["serve", "--listen", "127.0.0.1:0", "--log", "error", "--data"], Some(&data))?;
+        let mut target = Self::serve(&data, options)?;
         target.dir = Some(store);
         Ok(target)
     }
@@ -35,6 +40,11 @@ impl Target {
     /// Starts a server that throws everything away.
     pub(crate) fn start_null() -> Result<Self, CliError> {
         Self::spawn(&["__null"], None)
+    }
+
+    fn serve(data: &Path, options: &[&str]) -> Result<Self, CliError> {
+        let args = [&["serve", "--listen", "127.0.0.1:0", "--log", "error"], options, &["--data"]].concat();
+        Self::spawn(&args, Some(data))
     }
 
     fn spawn(args: &[&str], data: Option<&Path>) -> Result<Self, CliError> {
@@ -53,13 +63,14 @@ impl Target {
         }
     }
 
-    /// Ends the server in order and starts it again on the same store. Answers with the time until it was ready.
-    pub(crate) fn restart(&mut self) -> Result<Duration, CliError> {
+    /// Ends the server in order and starts it again on the same store, with these options. Answers with the time until it was
+    /// ready.
+    pub(crate) fn restart(&mut self, options: &[&str]) -> Result<Duration, CliError> {
         let Some(dir) = self.dir.take() else { return Err(CliError::failed("this server has no store")) };
         self.stop();
         let begun = std::time::Instant::now();
         let data = dir.path().join("data");
-        let again = Self::spawn(&["serve", "--listen", "127.0.0.1:0", "--log", "error", "--data"], Some(&data));
+        let again = Self::serve(&data, options);
         let took = begun.elapsed();
         let again = again?;
         *self = again;
@@ -101,6 +112,7 @@ impl Drop for Target {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) cpu_s: f64,
+    pub(crate) memory_bytes: f64,
     pub(crate) peak_memory_bytes: f64,
     pub(crate) written_bytes: f64,
 }
@@ -125,6 +137,7 @@ impl Usage {
             behind_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
         Self {
             cpu_s: ticks / TICKS,
+            memory_bytes: field(&read("status"), "VmRSS:") * 1024.0,
             peak_memory_bytes: field(&read("status"), "VmHWM:") * 1024.0,
             written_bytes: field(&read("io"), "write_bytes:"),
         }
