@@ -61,7 +61,9 @@ impl LeftOut {
         let mut left = Vec::with_capacity(batches.len());
         for (at, ((tp, batch), (original, rows))) in batches.into_iter().zip(std::mem::take(&mut self.left)).enumerate()
         {
-            let here: Vec<u32> = known.iter().filter(|place| place.batch == at).map(|place| place.row).collect();
+            let first = known.partition_point(|place| place.batch < at);
+            let here = &known[first..known.partition_point(|place| place.batch <= at)];
+            let here: Vec<u32> = here.iter().map(|place| place.row).collect();
             if here.is_empty() {
                 kept.push((tp, batch));
                 left.push((original, rows));

@@ -4,7 +4,7 @@ use crate::api::door::{Placement, Share};
 use bytes::Bytes;
 use nodata_log::{Batch, EventPlace, Tp};
 use nodata_proto::events;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Requests that were appended together, until it is known what became of them.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ impl Repeats {
 
     /// For each request the places of its events that were not appended; `shares` are left with what was.
     pub(crate) fn settle(&self, duplicates: &[EventPlace], shares: &mut [Vec<Share>]) -> Vec<Vec<u32>> {
-        let known: HashMap<(u32, u32), ()> =
-            duplicates.iter().map(|place| ((self.partitions[place.batch], place.row), ())).collect();
+        let known: HashSet<(u32, u32)> =
+            duplicates.iter().map(|place| (self.partitions[place.batch], place.row)).collect();
         let mut rows: HashMap<u32, u32> = HashMap::new();
         let mut settle = |(request, shares): (&Bytes, &mut Vec<Share>)| {
             let mut gone = Vec::new();
@@ -34,7 +34,7 @@ impl Repeats {
             for (place, event) in (0..).zip(events::read(request).flatten()) {
                 let partition = self.placement.of(event.key);
                 let row = rows.entry(partition).or_default();
-                if known.contains_key(&(partition, *row)) {
+                if known.contains(&(partition, *row)) {
                     gone.push(place);
                     let share = shares.iter_mut().find(|share| share.partition == partition);
                     share.into_iter().for_each(|share| share.events -= 1);
