@@ -17,23 +17,26 @@ const CHECKED_BYTES: usize = 80;
 /// Names a store, so that a file of another one is noticed.
 pub type StoreId = [u8; 16];
 
+/// Public only for those who test how it is read.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SegmentHeader {
-    pub(crate) store_id: StoreId,
-    pub(crate) segment: u64,
+pub struct SegmentHeader {
+    pub store_id: StoreId,
+    pub segment: u64,
     /// Of the first byte behind the header.
-    pub(crate) base_lsn: Lsn,
+    pub base_lsn: Lsn,
     /// Where the segment before this one truly ends.
-    pub(crate) prev_end_lsn: Lsn,
-    pub(crate) context: FrameContext,
-    pub(crate) created_us: TimestampUs,
+    pub prev_end_lsn: Lsn,
+    pub context: FrameContext,
+    pub created_us: TimestampUs,
     /// Bytes of the file. It is shortened only when there is a later segment, so a last one that is shorter was cut.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 /// What the first block of a segment file says.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SegmentStart {
+pub enum SegmentStart {
     Header(SegmentHeader),
     /// Nothing was ever written to it.
     Unused,
@@ -44,7 +47,7 @@ pub(crate) enum SegmentStart {
 }
 
 impl SegmentHeader {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![0; SEGMENT_HEADER_BYTES as usize];
         out[0..8].copy_from_slice(&MAGIC);
         out[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -62,7 +65,7 @@ impl SegmentHeader {
         out
     }
 
-    pub(crate) fn decode(block: &[u8], segment: u64, store_id: &StoreId) -> SegmentStart {
+    pub fn decode(block: &[u8], segment: u64, store_id: &StoreId) -> SegmentStart {
         let Some(block) = block.first_chunk::<{ CHECKED_BYTES + 4 }>() else {
             return SegmentStart::Damaged("it is shorter than a header");
         };

@@ -1,8 +1,8 @@
 //! Everything that CI runs.
 
-use crate::components;
 use crate::step::{Failed, cargo, root, run, say, target_dir};
 use crate::tools;
+use crate::{components, fuzz};
 use std::path::Path;
 use std::process::Command;
 
@@ -15,6 +15,10 @@ fn checks() -> Result<(), Failed> {
 
     run("checking the format of the host", &mut cargo(&["fmt", "--all", "--check"]))?;
     in_components("checking the format of the components", &["fmt", "--all", "--check"])?;
+    run(
+        "checking the format of what is fuzzed",
+        cargo(&["fmt", "--check"]).current_dir(root().join("host/fuzz/libfuzzer")),
+    )?;
 
     let python = tools::python(&["buf-bin==1.75.0", "duckdb==2.0.1", "polars==2.1.0", "pyarrow==26.0.1"])?;
     tools::link_readers(&python)?;
@@ -39,6 +43,11 @@ fn checks() -> Result<(), Failed> {
 
 pub(crate) fn run_all() -> Result<(), Failed> {
     checks()?;
+    tests()?;
+    fuzz::all()
+}
+
+fn tests() -> Result<(), Failed> {
     if tools::has_nextest() {
         return run("testing", &mut cargo(&["nextest", "run", "--locked", "--workspace", "--no-fail-fast"]));
     }
