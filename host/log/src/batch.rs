@@ -90,6 +90,10 @@ impl Header {
         if attributes & !KNOWN != 0 {
             return Err(BatchError::Malformed { what: "unknown attributes" });
         }
+        // What is not kept here would be lost when the batch is written again, and its checksum would be wrong.
+        if u32_at(32) != 0 || bytes[52..].iter().any(|&byte| byte != 0) {
+            return Err(BatchError::Malformed { what: "a schema, or bytes that must be zero" });
+        }
         Ok(Self {
             bytes: u32_at(0),
             crc: u32_at(4),
@@ -999,11 +1003,17 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_refused_by_name() {
-        let mut bytes = Batch::from_events(&[Event::new("a")], NOW).unwrap().encode().to_vec();
-        bytes[8] = 2;
-        let crc = crc32c::crc32c(&bytes[8..]);
-        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(Batch::decode(&bytes.into()).unwrap_err().to_string(), "batch version 2, this build reads 1");
+    fn what_a_later_version_may_write_is_refused_by_name() {
+        let refused = |at: usize, byte: u8| {
+            let mut bytes = Batch::from_events(&[Event::new("a")], NOW).unwrap().encode().to_vec();
+            bytes[at] = byte;
+            let crc = crc32c::crc32c(&bytes[8..]);
+            bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+            Batch::decode(&bytes.into()).unwrap_err().to_string()
+        };
+        assert_eq!(refused(8, 2), "batch version 2, this build reads 1");
+        for at in [32, 35, 52, 63] {
+            assert_eq!(refused(at, 1), "malformed batch: a schema, or bytes that must be zero");
+        }
     }
 }
