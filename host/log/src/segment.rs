@@ -80,7 +80,7 @@ impl SegmentHeader {
         if crc32c::crc32c(&block[..CHECKED_BYTES]) != u32_at(CHECKED_BYTES) {
             return SegmentStart::Damaged("the checksum of its header is wrong");
         }
-        if u32_at(8) != VERSION {
+        if u32_at(8) != VERSION || u64::from(u32_at(12)) != SEGMENT_HEADER_BYTES {
             return SegmentStart::Damaged("its version is not known to this build");
         }
         if block[16..32] != *store_id {
