@@ -1,25 +1,10 @@
 //! Topics are Parquet: readers that are not ours see what the server sees, at every moment.
 
 use crate::harness::{Server, python, run};
+use crate::outside::{Watcher, outside};
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::time::Duration;
-
-/// What DuckDB, pyarrow and Polars see of a topic, if it is the same.
-pub(crate) fn outside(server: &Server, topic: &str) -> Value {
-    let output = python("rows.py").arg(server.data().join("data")).arg(topic).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let readers = seen.as_object().unwrap();
-    assert_eq!(readers.len(), 3);
-    let first = readers.values().next().unwrap().clone();
-    for (name, found) in readers {
-        assert_eq!(*found, first, "{name} differs: {seen}");
-    }
-    first
-}
 
 fn files(server: &Server, topic: &str) -> Vec<PathBuf> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -292,26 +277,6 @@ fn the_oldest_files_go_when_there_are_too_many_bytes() {
         "error: a retention of 1000 bytes; at least 1048576 are kept\n"
     );
     assert!(server.ok(&["topic", "update", "orders", "--retention-size", "unlimited"]).ends_with("kept for ever\n"));
-}
-
-/// Someone who reads the files again and again, until told to stop.
-pub(crate) struct Watcher(Child);
-
-impl Watcher {
-    pub(crate) fn start(server: &Server, topic: &str, reader: &str, more: &[&str]) -> Self {
-        let mut watch = python("watch.py");
-        watch.arg(server.data().join("data")).args([topic, reader]).args(more);
-        Self(watch.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
-    }
-
-    /// How many queries it made; each was right.
-    pub(crate) fn stop(mut self) -> u64 {
-        // One that was not right has ended already.
-        let _ = self.0.stdin.take().unwrap().write_all(b"stop\n");
-        let output = self.0.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
-    }
 }
 
 #[test]

@@ -13,6 +13,61 @@ use tempfile::TempDir;
 /// The program under test.
 pub(crate) const NODATA: &str = env!("CARGO_BIN_EXE_nodata");
 
+/// A server that has not said yet that it is ready.
+pub(crate) struct Starting(Server);
+
+impl Starting {
+    pub(crate) fn spawn(dir: Arc<TempDir>, listen: &str, more: &[&str]) -> Self {
+        let mut child = Command::new(NODATA)
+            .args(["serve", "--listen", listen, "--data"])
+            .arg(dir.path().join("data"))
+            .args(more)
+            .env_remove("NODATA_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let listens = std::thread::spawn({
+            let said = said.clone();
+            move || {
+                for line in stderr.lines().map_while(Result::ok) {
+                    let mut said = said.lock().unwrap();
+                    said.push_str(&line);
+                    said.push('\n');
+                }
+            }
+        });
+        let more = more.iter().map(|option| (*option).to_owned()).collect();
+        Self(Server { address: listen.to_owned(), child, said, listens: Some(listens), dir, more })
+    }
+
+    /// The process.
+    #[allow(dead_code, reason = "only the test that loses power asks")]
+    pub(crate) fn id(&self) -> u32 {
+        self.0.child.id()
+    }
+
+    /// Waits until it is ready, or answers with what it said when it ended before.
+    pub(crate) fn ready(self) -> Result<Server, String> {
+        let Self(mut server) = self;
+        let mut ready = String::new();
+        BufReader::new(server.child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        match ready.trim_end().strip_prefix("nodata is ready on ") {
+            Some(address) => {
+                server.address = address.to_owned();
+                Ok(server)
+            }
+            None => {
+                server.wait();
+                Err(server.said())
+            }
+        }
+    }
+}
+
 /// A running server.
 pub(crate) struct Server {
     child: Child,
@@ -47,42 +102,7 @@ impl Server {
 
     /// Starts a server, or answers with what it said when it did not.
     pub(crate) fn try_start(dir: Arc<TempDir>, listen: &str, more: &[&str]) -> Result<Self, String> {
-        let mut child = Command::new(NODATA)
-            .args(["serve", "--listen", listen, "--data"])
-            .arg(dir.path().join("data"))
-            .args(more)
-            .env_remove("NODATA_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = Arc::new(Mutex::new(String::new()));
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let listens = std::thread::spawn({
-            let said = said.clone();
-            move || {
-                for line in stderr.lines().map_while(Result::ok) {
-                    let mut said = said.lock().unwrap();
-                    said.push_str(&line);
-                    said.push('\n');
-                }
-            }
-        });
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        match ready.trim_end().strip_prefix("nodata is ready on ") {
-            Some(address) => {
-                let more = more.iter().map(|option| (*option).to_owned()).collect();
-                Ok(Self { address: address.to_owned(), child, said, listens: Some(listens), dir, more })
-            }
-            None => {
-                let _ = child.wait();
-                listens.join().unwrap();
-                let said = said.lock().unwrap().clone();
-                Err(said)
-            }
-        }
+        Starting::spawn(dir, listen, more).ready()
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -135,6 +155,12 @@ impl Server {
     pub(crate) fn stop_and_restart(&mut self) {
         self.signal("TERM");
         self.restart();
+    }
+
+    /// Whether the process has ended.
+    #[allow(dead_code, reason = "only the test that loses power asks")]
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Sends a signal.
