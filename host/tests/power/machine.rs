@@ -65,9 +65,9 @@ impl Machine {
         assert!(!said.contains("is not part of the store"), "{}: there is a file of nobody: {said}", self.context);
     }
 
-    /// Starts the server, and the power goes after so many changes: while it starts, or a little later.
-    pub(crate) fn start_and_cut(&mut self, changes: u64, before: Before) {
-        self.disk.cut_after(changes, before);
+    /// Starts the server, and the power goes after so many changes: while it starts, or later.
+    pub(crate) fn start_until_cut(&mut self, changes: u64, before: Before) {
+        self.cut_after(changes, before);
         let starting = Starting::spawn(self.dir.clone(), &self.address, &OPTIONS);
         let process = Pid::from_raw(starting.id() as i32).unwrap();
         let started = std::thread::spawn(|| starting.ready());
@@ -82,8 +82,8 @@ impl Machine {
         }
         match started.join().unwrap() {
             Ok(server) => {
+                self.address = server.address().to_owned();
                 self.server = Some(server);
-                self.wait_until_cut(false);
             }
             Err(said) => assert!(was_cut, "{}: the server does not start: {said}", self.context),
         }
@@ -94,13 +94,26 @@ impl Machine {
         self.disk.cut_after(changes, before);
     }
 
-    /// Waits until the power is gone, or until the server has ended, if it was told to.
-    pub(crate) fn wait_until_cut(&mut self, is_stopping: bool) {
-        while !self.disk.is_off() {
-            if self.server().has_ended() {
-                assert!(is_stopping || self.disk.is_off(), "{}: the server has ended by itself", self.context);
-                return;
-            }
+    /// Whether there is power. Then the server is there, too.
+    pub(crate) fn is_on(&mut self) -> bool {
+        if self.disk.is_off() {
+            return false;
+        }
+        let is_there = !self.server().has_ended();
+        assert!(is_there || self.disk.is_off(), "{}: the server has ended by itself", self.context);
+        is_there
+    }
+
+    /// Waits until the power is gone.
+    pub(crate) fn wait_until_cut(&mut self) {
+        while self.is_on() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The same while the server stops in order, which it may be done with before.
+    pub(crate) fn wait_until_cut_or_stopped(&mut self) {
+        while !self.disk.is_off() && !self.server().has_ended() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
