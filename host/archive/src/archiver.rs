@@ -83,7 +83,7 @@ impl Archiver {
         clock: Arc<dyn Clock>,
         options: ArchiveOptions,
     ) -> Self {
-        let flusher = Flusher::new(fs.clone(), &log);
+        let flusher = Flusher::new(fs.clone(), log.store_id());
         Self { fs, log, files, clock, options, flusher }
     }
 

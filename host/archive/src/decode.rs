@@ -8,12 +8,13 @@ use arrow_buffer::NullBuffer;
 use arrow_schema::SchemaRef;
 use bytes::{Buf, Bytes};
 use nodata_log::fs::{FsFile, read_exact_at};
-use nodata_log::{Batch, BatchBuilder, ColumnRef, Offset, Offsets, RowsRef, StoredBatch, TimestampUs};
-use parquet::arrow::ProjectionMask;
+use nodata_log::{Batch, BatchBuilder, ColumnRef, Offset, Offsets, Ranges, RowsRef, StoredBatch, TimestampUs};
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
     RowSelector,
 };
+use parquet::arrow::{ArrowSchemaConverter, ProjectionMask};
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
@@ -112,15 +113,39 @@ impl OpenFile {
         guarded(|| Self::open_unguarded(file, bytes))
     }
 
+    /// As [`open`](Self::open), for a footer whose checksum nobody knows: it must say what a footer of ours says, and every event
+    /// must be where it says it is.
+    pub fn open_strictly(file: Arc<dyn FsFile>, bytes: u64) -> Result<Self, ParquetError> {
+        guarded(|| {
+            let opened = Self::open_unguarded(file, bytes)?;
+            opened.check_columns()?;
+            Ok(opened)
+        })
+    }
+
+    /// Checks what only other readers use.
+    pub(crate) fn check_page_indexes(&self) -> Result<(), ParquetError> {
+        let read = || Self::read_metadata(&*self.file, self.bytes, PageIndexPolicy::Required);
+        guarded(read).map(drop)
+    }
+
+    fn read_metadata(
+        file: &dyn FsFile,
+        bytes: u64,
+        indexes: PageIndexPolicy,
+    ) -> Result<ArrowReaderMetadata, ParquetError> {
+        let options = ArrowReaderOptions::new().with_column_index_policy(indexes).with_offset_index_policy(indexes);
+        let tail = Window::read(file, bytes.saturating_sub(FOOTER_GUESS_BYTES)..bytes)?;
+        match ArrowReaderMetadata::load(&tail, options.clone()) {
+            Err(_) if tail.at > 0 => ArrowReaderMetadata::load(&Window::read(file, 0..bytes)?, options),
+            loaded => loaded,
+        }
+    }
+
     fn open_unguarded(file: Arc<dyn FsFile>, bytes: u64) -> Result<Self, ParquetError> {
-        let options = ArrowReaderOptions::new()
-            .with_column_index_policy(PageIndexPolicy::Skip)
-            .with_offset_index_policy(PageIndexPolicy::Required);
-        let tail = Window::read(&*file, bytes.saturating_sub(FOOTER_GUESS_BYTES)..bytes)?;
-        let metadata = match ArrowReaderMetadata::load(&tail, options.clone()) {
-            Err(_) if tail.at > 0 => ArrowReaderMetadata::load(&Window::read(&*file, 0..bytes)?, options)?,
-            loaded => loaded?,
-        };
+        // Page indexes are for other readers. In a file that grew, those of its earlier rows are under no checksum, and one that
+        // rotted would have rows of one column stand beside those of another.
+        let metadata = Self::read_metadata(&*file, bytes, PageIndexPolicy::Skip)?;
         let about = metadata.metadata().file_metadata();
         let pairs = about.key_value_metadata().map_or([].as_slice(), Vec::as_slice);
         let origin = FileOrigin::from_key_values(pairs).ok_or_else(|| wrong("it was not written by this nodata"))?;
@@ -232,6 +257,73 @@ impl OpenFile {
     /// Checks every byte that holds an event.
     pub fn check(&self) -> Result<(), ParquetError> {
         (0..self.groups.len()).try_for_each(|at| self.window(at).map(drop))
+    }
+
+    /// Columns are of the types that this nodata writes, and lie side by side as it writes them: then what bytes with the right
+    /// checksum mean does not depend on anything else that the footer says.
+    fn check_columns(&self) -> Result<(), ParquetError> {
+        let known = schema::schema(self.origin.values, &self.origin.columns);
+        let known = ArrowSchemaConverter::new().convert(&known)?;
+        if self.metadata.parquet_schema().root_schema().get_fields() != known.root_schema().get_fields() {
+            return Err(wrong("it has columns of other types than this nodata writes"));
+        }
+        for (group, at) in self.metadata.metadata().row_groups().iter().zip(0..) {
+            let mut next = self.groups[at].place.start;
+            for column in group.columns() {
+                let place = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+                let is_ours = matches!(column.compression(), Compression::ZSTD(_));
+                if place < 0 || place as u64 != next || column.compressed_size() < 0 || !is_ours {
+                    return Err(wrong(format!("a column at byte {place} where one at byte {next} was written")));
+                }
+                next += column.compressed_size() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// All events of a row group, after its bytes were checked.
+    pub fn group_events(&self, at: usize) -> Result<Vec<StoredBatch>, ParquetError> {
+        let slices = guarded(|| Ok(Slices { reader: Some(self.reader(at)?.build()?) }))?;
+        let mut events: Vec<StoredBatch> = Vec::new();
+        for slice in slices {
+            events.extend(slice?);
+        }
+        let Range { mut start, end } = self.groups[at].offsets;
+        let mut rows = 0;
+        for stored in &events {
+            for row in 0..stored.batch.len() {
+                let offset = stored.offsets.at(row);
+                if offset < start || offset >= end {
+                    return Err(wrong(format!(
+                        "an event at offset {offset} among those of {:?}",
+                        self.groups[at].offsets
+                    )));
+                }
+                start = offset + 1;
+                rows += 1;
+            }
+        }
+        if rows != self.metadata.metadata().row_group(at).num_rows() || start != end {
+            return Err(wrong(format!("{rows} events at offsets up to {start}, which is not what the footer says")));
+        }
+        Ok(events)
+    }
+
+    /// The offsets of a row group, after its bytes were checked. `decodes`: what the footer says of it is not believed.
+    pub fn group_offsets(&self, at: usize, decodes: bool) -> Result<Ranges, ParquetError> {
+        let Range { start, end } = self.groups[at].offsets;
+        if !decodes && end - start == self.metadata.metadata().row_group(at).num_rows() as u64 {
+            self.window(at)?;
+            return Ok((start..end).into());
+        }
+        let mut offsets = Ranges::default();
+        for stored in self.group_events(at)? {
+            for row in 0..stored.batch.len() {
+                let offset = stored.offsets.at(row);
+                offsets.insert(offset..offset + 1);
+            }
+        }
+        Ok(offsets)
     }
 
     /// Reads on from an offset to the end of its row group, slice by slice. `None`: the file ends before it.

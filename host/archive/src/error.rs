@@ -1,6 +1,6 @@
 //! What can go wrong between the log and the files.
 
-use nodata_log::{ErrorKind, LogError};
+use nodata_log::{ErrorKind, LogError, OpenError};
 use parquet::errors::ParquetError;
 use std::io;
 use thiserror::Error;
@@ -14,17 +14,24 @@ pub enum ArchiveError {
     Parquet { path: String, source: ParquetError },
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
     #[error(
         "{path} is missing: it holds offsets {from} to {to} of topic `{topic}`, partition {partition}. Restore the file \
-         from a backup"
+         from a backup, or see what `nodata fsck` says"
     )]
     Missing { path: String, topic: String, partition: u32, from: u64, to: u64 },
-    #[error("{path} has {found} bytes, it had {expected}. Restore the file from a backup")]
+    #[error(
+        "{path} has {found} bytes, it had {expected}. Restore the file from a backup, or see what `nodata fsck` says"
+    )]
     Cut { path: String, found: u64, expected: u64 },
     #[error(
-        "{path} holds offsets {from} to {to} of topic `{topic}`, partition {partition}, which other files hold too"
+        "{path} holds offsets {from} to {to} of topic `{topic}`, partition {partition}, which other files hold too. \
+         See what `nodata fsck` says"
     )]
     Overlap { path: String, topic: String, partition: u32, from: u64, to: u64 },
+    #[error("{path} is as it was written, and cannot be read: {source}. A newer nodata wrote it; use that one")]
+    Unknown { path: String, source: ParquetError },
 }
 
 impl ArchiveError {
@@ -32,12 +39,14 @@ impl ArchiveError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             ArchiveError::Log(error) => error.kind(),
+            ArchiveError::Open(error) => error.kind(),
             ArchiveError::Io { .. } if self.is_disk_full() => ErrorKind::Exhausted,
             ArchiveError::Io { .. } => ErrorKind::Unavailable,
             ArchiveError::Parquet { .. }
             | ArchiveError::Missing { .. }
             | ArchiveError::Cut { .. }
-            | ArchiveError::Overlap { .. } => ErrorKind::Corrupt,
+            | ArchiveError::Overlap { .. }
+            | ArchiveError::Unknown { .. } => ErrorKind::Corrupt,
         }
     }
 

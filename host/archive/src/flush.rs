@@ -18,8 +18,9 @@ use crate::place::{self, DATA_DIR, STAGE_DIR};
 use crate::schema::FileOrigin;
 use bytes::Bytes;
 use nodata_log::engine::BoxFuture;
-use nodata_log::fs::{Fs, SyncSite, read_exact_at, write_all_at};
-use nodata_log::{ArchiveFile, EmbeddedLog, Log, Offset, ReadLimits, StoredBatch, Topic, Tp};
+use nodata_log::fs::{Fs, FsFile, SyncSite, read_exact_at, write_all_at};
+use nodata_log::segment::StoreId;
+use nodata_log::{ArchiveFile, EmbeddedLog, Log, Offset, ReadLimits, StoredBatch, TimestampUs, Topic, Tp};
 use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,8 +52,8 @@ impl Collected {
 }
 
 impl Flusher {
-    pub(crate) fn new(fs: Arc<dyn Fs>, log: &EmbeddedLog) -> Self {
-        let store = log.store_id().iter().map(|byte| format!("{byte:02x}")).collect();
+    pub(crate) fn new(fs: Arc<dyn Fs>, store_id: StoreId) -> Self {
+        let store = store_id.iter().map(|byte| format!("{byte:02x}")).collect();
         Self { fs, store, durable_dirs: Mutex::default() }
     }
 
@@ -101,10 +102,28 @@ impl Flusher {
         }
         .into();
 
-        let staged = format!("{STAGE_DIR}/{}-{}-{base}.tmp", tp.topic.0, tp.partition);
+        let file = self.name(topic, tp.partition, append_min_us, base, &bytes, |_| Ok(()))?;
+        let opened = OpenFile::open(file, bytes.len() as u64).map_err(wrong)?;
+        let payload: u64 = batches.iter().map(|stored| stored.batch.payload_bytes() as u64).sum();
+        let before = grows.as_ref().map_or(0, |file| file.payload_bytes);
+        describe(&opened, crc32c::crc32c(&bytes[opened.data_bytes() as usize..]), before + payload).map_err(wrong)
+    }
+
+    /// Writes these bytes and, if they pass a check, gives them the name of a file.
+    pub(crate) fn name(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        append_min_us: TimestampUs,
+        base: Offset,
+        bytes: &[u8],
+        check: impl FnOnce(&Arc<dyn FsFile>) -> Result<(), ArchiveError>,
+    ) -> Result<Arc<dyn FsFile>, ArchiveError> {
+        let path = place::path(topic.name.as_str(), partition, append_min_us, base);
+        let staged = format!("{STAGE_DIR}/{}-{partition}-{base}.tmp", topic.id.0);
         self.remove_if_there(&staged)?;
         let file = self.fs.create(&staged).map_err(io_error("create", &staged))?;
-        let written = write_all_at(&*file, &mut [IoSlice::new(&bytes)], 0)
+        let written = write_all_at(&*file, &mut [IoSlice::new(bytes)], 0)
             .and_then(|()| file.sync_data(SyncSite::ArchiveFile))
             .map_err(io_error("write", &staged));
         if written.is_err() {
@@ -112,15 +131,12 @@ impl Flusher {
             let _ = self.fs.remove(&staged);
         }
         written?;
-        let dirs = place::dirs(topic.name.as_str(), tp.partition, append_min_us);
+        check(&file)?;
+        let dirs = place::dirs(topic.name.as_str(), partition, append_min_us);
         self.make_dirs(&dirs)?;
         self.fs.rename(&staged, &path).map_err(io_error("name", &path))?;
         self.fs.sync_dir(&dirs[2], SyncSite::ArchiveName).map_err(io_error("sync", &dirs[2]))?;
-
-        let opened = OpenFile::open(file, bytes.len() as u64).map_err(wrong)?;
-        let payload: u64 = batches.iter().map(|stored| stored.batch.payload_bytes() as u64).sum();
-        let before = grows.as_ref().map_or(0, |file| file.payload_bytes);
-        describe(&opened, crc32c::crc32c(&bytes[opened.data_bytes() as usize..]), before + payload).map_err(wrong)
+        Ok(file)
     }
 
     /// The id of the store, as files say it.
@@ -128,7 +144,7 @@ impl Flusher {
         &self.store
     }
 
-    fn origin(&self, topic: &Topic, tp: Tp, base_offset: Offset) -> FileOrigin {
+    pub(crate) fn origin(&self, topic: &Topic, tp: Tp, base_offset: Offset) -> FileOrigin {
         let name = topic.name.to_string();
         FileOrigin {
             store: self.store.clone(),

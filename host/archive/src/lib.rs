@@ -14,13 +14,18 @@ mod flush; // from the log into a file
 
 // A start.
 mod adopt; // what is there, against what the log says is there
-mod check; // the same, byte by byte
+
+// A store that lost something.
+mod inspect; // one file, whatever happened to it
+mod repair; // what can be saved is saved
+mod survey; // all files and the log, byte by byte, against each other
 
 mod error; // what can go wrong
 pub mod limits; // every bound, with its reason
 
 pub use adopt::Adoption;
 pub use archiver::{ArchiveOptions, Archiver, ArchiverHandle, Flushed};
-pub use check::{Checked, Problem, check};
 pub use error::ArchiveError;
 pub use files::ArchiveFiles;
+pub use repair::LOST_DIR;
+pub use survey::{Finding, Loss, LossKind, Note, Survey, survey};

@@ -211,7 +211,10 @@ fn values_that_are_text_or_json_come_back_as_the_same_bytes() {
 
 #[test]
 fn what_is_no_file_of_ours_is_refused() {
-    let refused = |bytes: &[u8]| OpenFile::open(file(bytes), bytes.len() as u64).err().unwrap().to_string();
+    let refused = |bytes: &[u8]| {
+        let opened = OpenFile::open(file(bytes), bytes.len() as u64);
+        opened.and_then(|opened| opened.check()).err().unwrap().to_string()
+    };
     let whole = new_file(&origin(0), &[stored(0, 1, &[Event::new("a")])]).unwrap();
     assert!(refused(b"").contains("0"), "{}", refused(b""));
     refused(b"PAR1");

@@ -32,7 +32,7 @@ pub(crate) fn disks() -> Vec<Vec<u8>> {
         changed(|files| files.push((STORE_FILE, b"nodata store\nformat 1\nid 7\n".to_vec()))),
         changed(|files| files.push((STORE_FILE, b"nodata store\nformat 2\n".to_vec()))),
     ];
-    logs.iter().chain(&damaged).map(|files| input(files)).collect()
+    logs.iter().chain(&damaged).map(input).collect()
 }
 
 fn input(files: &Files) -> Vec<u8> {

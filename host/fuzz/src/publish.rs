@@ -160,7 +160,10 @@ fn through_a_file(batch: &Batch) -> Vec<Event> {
     let values = [ValueType::Json, ValueType::Text].into_iter().find(is_taken).unwrap_or(ValueType::Bytes);
     let base_offset = 7;
     let topic = "orders".to_owned();
-    let origin = FileOrigin { store: "0f".repeat(16), topic, topic_id: 1, partition: 0, base_offset, values };
+    // Also when the values are no JSON: then every row is marked.
+    let columns = ["a:int64", "b=/a/b:string"].map(|column| column.parse().expect("it is one"));
+    let columns = columns.into();
+    let origin = FileOrigin { store: "0f".repeat(16), topic, topic_id: 1, partition: 0, base_offset, values, columns };
     let stored = |first: Offset| [StoredBatch { offsets: Offsets::From(first), append_us: NOW, batch: batch.clone() }];
     let first = new_file(&origin, &stored(base_offset)).expect("what the door takes becomes a file");
     let second_at = base_offset + batch.len() as u64;

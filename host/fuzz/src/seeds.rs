@@ -150,6 +150,10 @@ fn files() -> Vec<Vec<u8>> {
         partition: 2,
         base_offset,
         values,
+        columns: match values {
+            ValueType::Json => ["a:int64", "b=/b/c:date"].map(|column| column.parse().expect("it is one")).into(),
+            _ => [].into(),
+        },
     };
     let stored = |first: Offset, append_us, batch: &Batch| StoredBatch {
         offsets: Offsets::From(first),

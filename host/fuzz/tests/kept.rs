@@ -1,6 +1,6 @@
 //! Every input that is kept runs through its target, in an ordinary build, so that what was found once stays found.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says on what")]
 
 use nodata_fuzz::{TARGETS, seeds};
 use std::fs;

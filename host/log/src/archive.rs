@@ -7,6 +7,7 @@ use crate::codec::{Put as _, Take};
 use crate::engine::{BoxFuture, Chunk, ReadLimits};
 use crate::error::LogError;
 use crate::event::TimestampUs;
+use crate::ranges::Ranges;
 use crate::topic::{Offset, Topic, Tp};
 use std::collections::BTreeMap;
 
@@ -81,6 +82,8 @@ pub struct PartitionArchive {
     pub end: Offset,
     /// By their first offset. Only the last one may grow.
     pub files: BTreeMap<Offset, ArchiveFile>,
+    /// What a repair of the store could not find any more: reading passes over it.
+    pub lost: Ranges,
 }
 
 impl PartitionArchive {
@@ -123,6 +126,7 @@ impl PartitionArchive {
     pub(crate) fn trim(&mut self, to: Offset) -> Vec<ArchiveFile> {
         self.start = self.start.max(to);
         self.end = self.end.max(to);
+        self.lost.remove(0..to);
         let gone: Vec<Offset> = self.files.values().take_while(|file| file.end <= to).map(|file| file.base).collect();
         gone.iter().filter_map(|base| self.files.remove(base)).collect()
     }

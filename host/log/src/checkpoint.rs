@@ -18,6 +18,7 @@ use crate::task::{OwnerId, TaskKey, TaskPosition};
 use crate::topic::{Offset, Topic, TopicId, Tp};
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ const TOPICS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("topics");
 const ENDS: TableDefinition<'_, (u32, u32), u64> = TableDefinition::new("ends");
 const ARCHIVES: TableDefinition<'_, (u32, u32), (u64, u64)> = TableDefinition::new("archives");
 const FILES: TableDefinition<'_, (u32, u32, u64), &[u8]> = TableDefinition::new("files");
+const LOST: TableDefinition<'_, (u32, u32, u64), u64> = TableDefinition::new("lost");
 const TASKS: TableDefinition<'_, (u64, u32, u32), &[u8]> = TableDefinition::new("tasks");
 const PRODUCERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("producers");
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
@@ -122,11 +124,54 @@ impl StorageBackend for Backend {
 impl Checkpoint {
     /// Opens the checkpoint of a store, or begins one.
     pub(crate) fn open(fs: &dyn Fs) -> Result<Self, CheckpointError> {
-        let file = match fs.open(CHECKPOINT_FILE) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fs.create(CHECKPOINT_FILE)?,
-            Err(error) => return Err(error.into()),
-        };
+        match fs.open(CHECKPOINT_FILE) {
+            Ok(file) => Self::of(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::of(fs.create(CHECKPOINT_FILE)?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes a whole checkpoint under another name, for someone who then gives it its name. Of state tables it has what an
+    /// older checkpoint had, with what changed since.
+    pub(crate) fn write_anew(
+        fs: &dyn Fs,
+        path: &str,
+        mark: Mark,
+        (state, ids): (&State, &BTreeMap<TopicId, TimedIds>),
+        older: Option<&Self>,
+        flush: &Flush,
+    ) -> Result<(), CheckpointError> {
+        match fs.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let new = Self::of(fs.create(path)?)?;
+        let write = new.database.begin_write().map_err(redb_error)?;
+        {
+            let mut lost = write.open_table(LOST).map_err(redb_error)?;
+            for (tp, archive) in &state.archives {
+                for range in archive.lost.iter() {
+                    lost.insert((tp.topic.0, tp.partition, range.start), range.end).map_err(redb_error)?;
+                }
+            }
+            let mut to = write.open_table(STATE).map_err(redb_error)?;
+            let read = older.map(|older| older.database.begin_read().map_err(redb_error)).transpose()?;
+            let from = match read.map(|read| read.open_table(STATE)) {
+                None | Some(Err(redb::TableError::TableDoesNotExist(_))) => None,
+                Some(table) => Some(table.map_err(redb_error)?),
+            };
+            if let Some(from) = from {
+                for row in from.iter().map_err(redb_error)? {
+                    let (key, value) = row.map_err(redb_error)?;
+                    to.insert(key.value(), value.value()).map_err(redb_error)?;
+                }
+            }
+        }
+        write.commit().map_err(redb_error)?;
+        new.write(mark, &Changed::all(state, ids), flush)
+    }
+
+    fn of(file: Arc<dyn FsFile>) -> Result<Self, CheckpointError> {
         let mut builder = Database::builder();
         builder.set_cache_size(CHECKPOINT_CACHE_BYTES);
         // Every page is read and checked: what rotted since is noticed here, and not when it is used.
@@ -191,6 +236,22 @@ impl Checkpoint {
             let file = file.ok_or(CheckpointError::Malformed("files"))?;
             let archive = state.archives.get_mut(&Tp { topic: TopicId(topic), partition });
             Arc::make_mut(archive.ok_or(CheckpointError::Malformed("files"))?).files.insert(base, file);
+        }
+        match read.open_table(LOST) {
+            // Only a repair writes it.
+            Err(redb::TableError::TableDoesNotExist(_)) => {}
+            Err(error) => return Err(redb_error(error)),
+            Ok(lost) => {
+                for row in lost.iter().map_err(redb_error)? {
+                    let (key, to) = row.map_err(redb_error)?;
+                    let (topic, partition, from) = key.value();
+                    // Nobody takes out what was trimmed, or deleted with its topic.
+                    if let Some(archive) = state.archives.get_mut(&Tp { topic: TopicId(topic), partition }) {
+                        let archive = Arc::make_mut(archive);
+                        archive.lost.insert(from.max(archive.start)..to.value());
+                    }
+                }
+            }
         }
         for row in read.open_table(TASKS).map_err(redb_error)?.iter().map_err(redb_error)? {
             let (task, value) = row.map_err(redb_error)?;
@@ -429,6 +490,24 @@ pub(crate) struct Changed {
 const ID_BYTES: usize = size_of::<i64>() + size_of::<IdHash>();
 
 impl Changed {
+    /// Everything.
+    fn all(state: &State, ids: &BTreeMap<TopicId, TimedIds>) -> Self {
+        let partitions = state.topics.values().flat_map(Topic::partitions);
+        let files = state.archives.iter().flat_map(|(tp, archive)| archive.files.keys().map(|base| (*tp, *base)));
+        let everything = Dirty {
+            topics: state.topics.keys().copied().collect(),
+            ends: partitions.collect(),
+            archives: state.archives.keys().copied().collect(),
+            files: files.collect(),
+            tasks: state.tasks.keys().copied().collect(),
+            producers: state.producers.ids().collect(),
+            entries: state.entries.keys().cloned().collect(),
+            ids: ids.clone(),
+        };
+        // There are no older ids that could be over.
+        Self::new(&everything, state, TimestampUs::MIN)
+    }
+
     pub(crate) fn new(dirty: &Dirty, state: &State, now_us: TimestampUs) -> Self {
         let end = |tp: &Tp| state.topics.contains_key(&tp.topic).then(|| state.end(*tp));
         let producer = |id: &ProducerId| Some((state.producers.get(*id)?, state.producers.used_at(*id)?));

@@ -629,12 +629,19 @@ impl Shared {
 
     /// Reads from a file.
     async fn read_archive(&self, tp: Tp, from: Offset, limits: ReadLimits) -> Result<Chunk, LogError> {
-        let (topic, file) = {
+        let (topic, file, lost_to) = {
             let durable = self.durable.read().unwrap_or_else(PoisonError::into_inner);
             durable.state.check_partition(tp)?;
-            let file = durable.state.archives.get(&tp).and_then(|archive| archive.file_from(from)).cloned();
-            (durable.state.topic_by_id(tp.topic)?.clone(), file)
+            let archive = durable.state.archives.get(&tp);
+            let file = archive.and_then(|archive| archive.file_from(from)).cloned();
+            let lost = archive.filter(|_| file.is_none()).and_then(|archive| archive.lost.around(from));
+            let lost_to = lost.map(|lost| lost.end);
+            (durable.state.topic_by_id(tp.topic)?.clone(), file, lost_to)
         };
+        // What a repair could not find any more is passed over. Behind the last file nothing else says so.
+        if let Some(next) = lost_to {
+            return Ok(Chunk { batches: Vec::new(), next });
+        }
         let (Some(file), Some(archive)) = (file, &self.options.archive) else {
             let place = format!("topic `{}`, partition {}", topic.name, tp.partition);
             return Err(LogError::Damaged { place, what: format!("offset {from} is in no file and not in the log") });

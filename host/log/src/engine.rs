@@ -227,7 +227,8 @@ pub trait Log: Send + Sync + 'static {
     fn state_scan(&self, task: TaskKey, table: &Name, scan: &StateScan) -> Result<Vec<(Bytes, Bytes)>, LogError>;
 
     fn bounds(&self, tp: Tp) -> Result<Bounds, LogError>;
-    /// Reads from `from` on. At the end it answers at once with nothing; before the beginning and behind the end it
+    /// Reads from `from` on. At the end it answers at once with nothing, and says to go on where it is; where events were lost
+    /// it may answer with nothing too, and says to go on behind them. Before the beginning and behind the end it
     /// answers out of range.
     fn read(&self, tp: Tp, from: Offset, limits: ReadLimits) -> BoxFuture<'_, Result<Chunk, LogError>>;
     /// The offset of the first event whose timestamp is not before a time; the end if there is none.
@@ -245,8 +246,8 @@ pub(crate) async fn find_time(log: &dyn Log, tp: Tp, from: Offset, time_us: Time
     let mut next = from;
     loop {
         let chunk = log.read(tp, next, ReadLimits { bytes_max: 1 << 20, events_max: usize::MAX }).await?;
-        if chunk.batches.is_empty() {
-            return Ok(chunk.next);
+        if chunk.batches.is_empty() && chunk.next == next {
+            return Ok(next);
         }
         for stored in chunk.batches.iter().filter(|stored| stored.batch.timestamp_max_us() >= time_us) {
             let mut rows = stored.batch.timestamps().enumerate();

@@ -187,12 +187,15 @@ pub enum OpenError {
     DiskFull { place: String, bytes: u64 },
     #[error(
         "damaged data that was acknowledged, in {file} from byte {from} to {to}: {what}. Nothing was changed; restore \
-         the file from a backup, or move the data directory away and start anew"
+         the file from a backup, or see what `nodata fsck` says"
     )]
     Damaged { file: String, from: u64, to: u64, what: String },
     #[error("{file}: {source}. A newer nodata wrote this store")]
     Newer { file: String, source: FrameError },
-    #[error("the checkpoint {file} cannot be used ({what}) and the log does not reach back to the beginning")]
+    #[error(
+        "the checkpoint {file} cannot be used ({what}) and the log does not reach back to the beginning. Restore the file from \
+         a backup, or see what `nodata fsck` says"
+    )]
     Checkpoint { file: String, what: String },
 }
 

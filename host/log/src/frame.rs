@@ -253,6 +253,16 @@ pub struct OpSpan {
     pub bytes: u64,
 }
 
+/// A batch that is not as it was written, in a frame that is otherwise whole: the frame's own checksum says where it belongs and
+/// how many events it had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DamagedBatch {
+    pub(crate) tp: Tp,
+    pub(crate) base_offset: Offset,
+    pub(crate) events: u64,
+    pub(crate) why: BatchError,
+}
+
 /// Why bytes are not a frame.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum FrameError {
@@ -282,6 +292,37 @@ fn header_crc(header: &[u8; FRAME_HEADER_BYTES], salt: u32) -> u32 {
 impl Frame {
     /// Reads the frame at the start of `bytes`, which go on behind it, and checks it wholly.
     pub fn decode(bytes: &Bytes, context: FrameContext, lsn: Lsn) -> Result<Self, FrameError> {
+        Self::decode_with(bytes, context, lsn, |_, error| Err(error))
+    }
+
+    /// As [`decode`](Self::decode), but batches that are damaged are left out and told, as long as the rest is whole.
+    pub(crate) fn decode_around(
+        bytes: &Bytes,
+        context: FrameContext,
+        lsn: Lsn,
+    ) -> Result<(Self, Vec<DamagedBatch>), FrameError> {
+        let mut damaged = Vec::new();
+        let frame = Self::decode_with(bytes, context, lsn, |payload, error| {
+            // The header of a batch is under the checksum of the frame.
+            let count =
+                payload.get(12..16).and_then(|count| count.first_chunk()).map(|count| u32::from_le_bytes(*count));
+            match (count, error) {
+                (Some(count), FrameError::Batch { tp, offset, source }) if count > 0 => {
+                    damaged.push(DamagedBatch { tp, base_offset: offset, events: u64::from(count), why: source });
+                    Ok(())
+                }
+                (_, error) => Err(error),
+            }
+        })?;
+        Ok((frame, damaged))
+    }
+
+    fn decode_with(
+        bytes: &Bytes,
+        context: FrameContext,
+        lsn: Lsn,
+        mut is_damaged: impl FnMut(&Bytes, FrameError) -> Result<(), FrameError>,
+    ) -> Result<Self, FrameError> {
         let header: &[u8; FRAME_HEADER_BYTES] = bytes.first_chunk().ok_or(FrameError::Short)?;
         let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
@@ -342,7 +383,15 @@ impl Frame {
             let field = |at: usize| u32::from_le_bytes([op[at], op[at + 1], op[at + 2], op[at + 3]]);
             let place = (field(8), field(12), u64::from(field(16)) | u64::from(field(20)) << 32);
             let span = OpSpan { at: at as u64, bytes: OP_HEADER_BYTES as u64 + align(payload.len() as u64, 8) };
-            match Op::decode(op[0], place, bytes.slice(payload))? {
+            let payload = bytes.slice(payload);
+            let decoded = match Op::decode(op[0], place, payload.clone()) {
+                Err(error @ FrameError::Batch { .. }) => {
+                    is_damaged(&payload, error)?;
+                    continue;
+                }
+                decoded => decoded?,
+            };
+            match decoded {
                 Some(decoded) => frame.ops.push((decoded, span)),
                 None if op[1] & MUST_UNDERSTAND != 0 => return Err(FrameError::UnknownOp { kind: op[0] }),
                 None => {}

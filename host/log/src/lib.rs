@@ -6,6 +6,7 @@ pub mod column; // parts of values that files have as columns
 pub mod event; // one event, and its checks
 pub mod limits; // every bound, with its reason
 pub mod producer; // who sends each request once
+pub mod ranges; // sets of offsets
 pub mod task; // who reads a partition, and how far it has come
 pub mod topic; // topics, partitions, keys
 
@@ -30,6 +31,11 @@ mod reclaim; // segments that are not needed any more
 mod recovery; // what a start finds
 pub mod segment; // files
 
+// A store whose start is refused.
+mod renewal; // how it goes on
+mod salvage; // what is left of it
+mod survey; // every frame that can be read, and the holes between them
+
 // The engines.
 mod embedded; // this one
 pub mod engine; // the seam
@@ -48,6 +54,8 @@ pub use error::{ErrorKind, LogError, OpenError, Outcome};
 pub use event::{Event, EventError, EventRef, TimestampUs, ValueType};
 pub use ids::EventPlace;
 pub use producer::{ProducerError, ProducerId, ProducerRange};
+pub use ranges::Ranges;
 pub use recovery::RecoveryReport;
+pub use salvage::{LogFinding, MovedBack, Salvage};
 pub use task::{OwnerId, StateChange, TaskKey, TaskLease, TaskPosition, Transaction};
 pub use topic::{Name, NameError, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp, partition_of_key};

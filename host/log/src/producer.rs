@@ -111,6 +111,11 @@ impl Producers {
         self.known.get(&producer).map(|(_, used)| *used)
     }
 
+    /// All that are remembered.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ProducerId> + '_ {
+        self.known.keys().copied()
+    }
+
     /// Puts back what a checkpoint held.
     pub(crate) fn restore(&mut self, producer: ProducerId, sequence: ProducerSequence, used: u64) {
         self.clock = self.clock.max(used);

@@ -76,7 +76,7 @@ pub struct RecoveryReport {
     pub checkpoint_rebuilt: Option<String>,
 }
 
-fn io_error(doing: &'static str, place: &str) -> impl FnOnce(io::Error) -> OpenError {
+pub(crate) fn io_error(doing: &'static str, place: &str) -> impl FnOnce(io::Error) -> OpenError {
     let place = place.to_owned();
     move |source| OpenError::Io { doing, place, source }
 }
@@ -84,15 +84,7 @@ fn io_error(doing: &'static str, place: &str) -> impl FnOnce(io::Error) -> OpenE
 /// Takes the store and reads all of it.
 pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) -> Result<Recovered, OpenError> {
     check_is_ours(fs, place)?;
-    let lock = fs.lock(LOCK_FILE).map_err(|source| {
-        if source.kind() == io::ErrorKind::WouldBlock {
-            let holder = fs::read_file(fs, LOCK_FILE).unwrap_or_default();
-            let holder = String::from_utf8_lossy(&holder).trim().to_owned();
-            OpenError::InUse { place: place.to_owned(), holder }
-        } else {
-            OpenError::Io { doing: "lock", place: format!("{place}/{LOCK_FILE}"), source }
-        }
-    })?;
+    let lock = take_lock(fs, place)?;
     let (store_id, is_new) = open_store(fs, place, seed, clock)?;
     let mut report = RecoveryReport { is_new, ..RecoveryReport::default() };
     // One sync below covers both names, so a crash may have kept the file and lost the folder, while nothing was in it.
@@ -207,6 +199,19 @@ pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) ->
     })
 }
 
+/// Takes the store for this process.
+pub(crate) fn take_lock(fs: &dyn Fs, place: &str) -> Result<Box<dyn Send + Sync>, OpenError> {
+    fs.lock(LOCK_FILE).map_err(|source| {
+        if source.kind() == io::ErrorKind::WouldBlock {
+            let holder = fs::read_file(fs, LOCK_FILE).unwrap_or_default();
+            let holder = String::from_utf8_lossy(&holder).trim().to_owned();
+            OpenError::InUse { place: place.to_owned(), holder }
+        } else {
+            OpenError::Io { doing: "lock", place: format!("{place}/{LOCK_FILE}"), source }
+        }
+    })
+}
+
 /// A directory with other things in it is most likely a mistake.
 fn check_is_ours(fs: &dyn Fs, place: &str) -> Result<(), OpenError> {
     let entries = fs.list("").map_err(io_error("list", place))?;
@@ -217,8 +222,8 @@ fn check_is_ours(fs: &dyn Fs, place: &str) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Reads the file that names the store, or makes the store.
-fn open_store(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) -> Result<(StoreId, bool), OpenError> {
+/// Reads the file that names the store; `None` if there is none, and no log either.
+pub(crate) fn read_store(fs: &dyn Fs, place: &str) -> Result<Option<StoreId>, OpenError> {
     match fs::read_file(fs, STORE_FILE) {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -233,7 +238,7 @@ fn open_store(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) -> Result<
                 return Err(foreign(format));
             }
             let id = field("id ").and_then(|id| u128::from_str_radix(id, 16).ok()).ok_or_else(|| foreign("unknown"))?;
-            Ok((id.to_be_bytes(), false))
+            Ok(Some(id.to_be_bytes()))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // A log without its name is not a new store.
@@ -246,19 +251,27 @@ fn open_store(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) -> Result<
                     what: format!("it is missing, but there is a log ({WAL_DIR}/{})", segment.name),
                 });
             }
-            let high = xxhash_rust::xxh3::xxh3_64_with_seed(&clock.now_us().to_le_bytes(), seed);
-            let low = xxhash_rust::xxh3::xxh3_64_with_seed(&high.to_le_bytes(), seed);
-            let id = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
-            let text = format!("nodata store\nformat {STORE_FORMAT}\nid {:032x}\n", u128::from_be_bytes(id));
-            let written = fs::write_unnamed_file(fs, "", STORE_FILE, text.as_bytes(), SyncSite::StoreFile);
-            written.map_err(|source| match source.kind() {
-                io::ErrorKind::StorageFull => OpenError::DiskFull { place: place.to_owned(), bytes: text.len() as u64 },
-                _ => OpenError::Io { doing: "write", place: format!("{place}/{STORE_FILE}"), source },
-            })?;
-            Ok((id, true))
+            Ok(None)
         }
         Err(source) => Err(OpenError::Io { doing: "read", place: format!("{place}/{STORE_FILE}"), source }),
     }
+}
+
+/// Reads the file that names the store, or makes the store.
+fn open_store(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) -> Result<(StoreId, bool), OpenError> {
+    if let Some(id) = read_store(fs, place)? {
+        return Ok((id, false));
+    }
+    let high = xxhash_rust::xxh3::xxh3_64_with_seed(&clock.now_us().to_le_bytes(), seed);
+    let low = xxhash_rust::xxh3::xxh3_64_with_seed(&high.to_le_bytes(), seed);
+    let id = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
+    let text = format!("nodata store\nformat {STORE_FORMAT}\nid {:032x}\n", u128::from_be_bytes(id));
+    let written = fs::write_unnamed_file(fs, "", STORE_FILE, text.as_bytes(), SyncSite::StoreFile);
+    written.map_err(|source| match source.kind() {
+        io::ErrorKind::StorageFull => OpenError::DiskFull { place: place.to_owned(), bytes: text.len() as u64 },
+        _ => OpenError::Io { doing: "write", place: format!("{place}/{STORE_FILE}"), source },
+    })?;
+    Ok((id, true))
 }
 
 /// Opens the checkpoint; one that cannot be used is made anew if the log has everything.

@@ -82,8 +82,8 @@ impl ConsumeApi {
         loop {
             end.mark_unchanged();
             let chunk = self.log.read(tp, request.offset, limits).await?;
-            let is_empty = chunk.batches.is_empty();
-            if is_empty {
+            // Where events were lost there is nothing either, and it is known where to go on.
+            if chunk.batches.is_empty() && chunk.next == request.offset {
                 tokio::select! {
                     moved = end.changed() => {
                         moved.map_err(|_| LogError::UnknownTopic { topic: topic.name.clone() })?;

@@ -40,6 +40,11 @@ impl CliError {
         Self { reason: "INVALID".to_owned(), ..Self::new(Exit::Invalid, message) }
     }
 
+    /// Nothing was done, and nothing is known.
+    pub(crate) fn not_run(message: impl Into<String>) -> Self {
+        Self { reason: "NOT_RUN".to_owned(), ..Self::new(Exit::Invalid, message) }
+    }
+
     pub(crate) fn interrupted() -> Self {
         Self { reason: "INTERRUPTED".to_owned(), ..Self::new(Exit::Interrupted, "interrupted") }
     }

@@ -190,9 +190,16 @@ impl Task {
 
     async fn read(&mut self) -> Result<(), LogError> {
         let limits = ReadLimits { bytes_max: INPUT_BYTES, events_max: self.pace.events() };
-        let chunk = self.settings.log.read(self.settings.source, self.position, limits).await?;
-        self.ahead = chunk.batches.into();
-        Ok(())
+        loop {
+            let chunk = self.settings.log.read(self.settings.source, self.position, limits).await?;
+            self.ahead = chunk.batches.into();
+            if !self.ahead.is_empty() || chunk.next == self.position {
+                return Ok(());
+            }
+            // Events were lost here. That they are passed over is committed with what comes behind them.
+            self.position = chunk.next;
+            self.settings.status.update(|report| report.position = chunk.next);
+        }
     }
 
     /// The next rows, as many as the pace allows. They stay in `ahead` until they are committed.

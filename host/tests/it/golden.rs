@@ -3,8 +3,8 @@
 //! `tests/data/golden/` has them as archives, each with what was in it. They are never changed. When something new can be in a
 //! store, one more is added: `NODATA_GOLDEN=NAME cargo nextest run -p nodata golden` writes it.
 
-use crate::outside::outside;
 use crate::harness::{Server, json_lines, run};
+use crate::outside::outside;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;

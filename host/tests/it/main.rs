@@ -13,6 +13,7 @@ mod harness;
 mod kill;
 mod outside;
 mod publish;
+mod repair;
 mod stop;
 mod tail;
 mod topics;

@@ -40,6 +40,14 @@ pub enum SyncSite {
     ArchiveName,
     /// That a folder of the archive is empty, before it is removed.
     ArchiveRemoved,
+    /// A copy of what is damaged, before a repair changes anything.
+    Kept,
+    /// The names of such copies.
+    KeptName,
+    /// A file that a repair writes, before it is given its name.
+    Repaired,
+    /// The names that a repair gives, before the next of its steps.
+    RepairedName,
 }
 
 /// An entry of a folder.
@@ -149,6 +157,35 @@ pub fn read_file(fs: &dyn Fs, path: &str) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; file.size()? as usize];
     read_exact_at(&*file, &mut bytes, 0)?;
     Ok(bytes)
+}
+
+/// Bytes that are read at once, and what is given up where the disk cannot read it.
+const READ_BYTES: usize = 1 << 20;
+const UNREADABLE_BYTES: usize = 4096;
+
+/// Reads a whole file. What the disk cannot read is zeros, which no checksum takes for something else.
+pub(crate) fn read_around(file: &dyn FsFile) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; file.size()? as usize];
+    for (at, piece) in bytes.chunks_mut(READ_BYTES).enumerate() {
+        let at = (at * READ_BYTES) as u64;
+        if read_exact_at(file, piece, at).is_ok() {
+            continue;
+        }
+        for (block, piece) in piece.chunks_mut(UNREADABLE_BYTES).enumerate() {
+            if read_exact_at(file, piece, at + (block * UNREADABLE_BYTES) as u64).is_err() {
+                piece.fill(0);
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// Copies a file under a name that is not taken, as far as it can be read, and syncs the copy. Its name is left to the caller.
+pub fn copy_around(fs: &dyn Fs, from: &str, to: &str, site: SyncSite) -> io::Result<()> {
+    let bytes = read_around(&*fs.open(from)?)?;
+    let file = fs.create(to)?;
+    write_all_at(&*file, &mut [IoSlice::new(&bytes)], 0)?;
+    file.sync_data(site)
 }
 
 /// Writes a whole file so that after a crash it is there whole or not at all: under another name first, synced, then

@@ -332,6 +332,10 @@ fn site_name(site: SyncSite) -> &'static str {
         SyncSite::ArchiveDir => "archive folder",
         SyncSite::ArchiveName => "archive name",
         SyncSite::ArchiveRemoved => "archive removed",
+        SyncSite::Kept => "kept",
+        SyncSite::KeptName => "kept name",
+        SyncSite::Repaired => "repaired",
+        SyncSite::RepairedName => "repaired name",
     }
 }
 
