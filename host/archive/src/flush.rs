@@ -98,7 +98,7 @@ impl Flusher {
         let wrong = |source| ArchiveError::Parquet { path: path.clone(), source };
         let bytes: Bytes = match grows {
             None => new_file(&origin, batches).map_err(wrong)?,
-            Some(known) => grown_file(&self.read_whole(&path, known.bytes)?, &origin, batches).map_err(wrong)?,
+            Some(known) => grown_file(&self.read_whole(&path, known)?, &origin, batches).map_err(wrong)?,
         }
         .into();
 
@@ -157,10 +157,18 @@ impl Flusher {
         }
     }
 
-    fn read_whole(&self, path: &str, bytes: u64) -> Result<Bytes, ArchiveError> {
+    /// The file that grows. Its footer becomes part of a new one with a new checksum, so what rotted in it must be noticed now;
+    /// rows keep the checksums that they have.
+    fn read_whole(&self, path: &str, known: &ArchiveFile) -> Result<Bytes, ArchiveError> {
         let file = self.fs.open(path).map_err(io_error("open", path))?;
-        let mut whole = vec![0; bytes as usize];
+        let mut whole = vec![0; known.bytes as usize];
         read_exact_at(&*file, &mut whole, 0).map_err(io_error("read", path))?;
+        let found = whole.get(known.footer_at as usize..).map_or(0, crc32c::crc32c);
+        if found != known.footer_crc {
+            let what = format!("its footer has the checksum {found:08x}, the log says {:08x}", known.footer_crc);
+            let source = parquet::errors::ParquetError::General(what);
+            return Err(ArchiveError::Parquet { path: path.to_owned(), source });
+        }
         Ok(whole.into())
     }
 
