@@ -225,7 +225,7 @@ fn stop(machine: &mut Machine) {
 fn prepare(machine: &mut Machine) {
     let server = machine.server();
     let data = server.data();
-    let refused = server.run(&["fsck", "--data", &data.to_string_lossy()]).failed(1);
+    let refused = server.run(&["fsck", "--data", &data.to_string_lossy()]).failed(2);
     assert!(refused.starts_with("error: another nodata server uses "), "the lock is held on this disk too: {refused}");
     for topic in [FLIGHTS, LATE, COUNTS] {
         server.ok(&["topic", "create", topic, "--partitions", "4"]);
