@@ -20,6 +20,7 @@ const HELP: &str = "cargo xtask COMMAND
   bench             every benchmark, in a release build; takes about half an hour
   components        build the example components and the guests of the tests into target/components
   flights FILE      the crash test on a whole file of flights (NDJSON, or NDJSON in gzip) in a release build
+  fuzz              makes inputs up for every target, ten seconds each
   fuzz TARGET [--seconds N]
                     makes inputs up for what reads bytes, for five minutes or so long; host/fuzz/README.md has the targets
   seeds             writes the inputs that fuzzing begins with anew
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         ["bench"] => bench::run_all(),
         ["components"] => components::build().map(drop),
         ["flights", file] => test::flights(file),
+        ["fuzz"] => fuzz::all(),
         ["fuzz", target] => fuzz::one(target, None),
         ["fuzz", target, "--seconds", seconds] => fuzz::one(target, Some(seconds)),
         ["seeds"] => fuzz::seeds(),
