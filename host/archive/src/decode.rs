@@ -249,9 +249,15 @@ impl OpenFile {
         Ok(window)
     }
 
-    fn reader(&self, at: usize) -> Result<ParquetRecordBatchReaderBuilder<Window>, ParquetError> {
+    /// Reads these columns of a row group.
+    fn reader(
+        &self,
+        at: usize,
+        columns: impl IntoIterator<Item = usize>,
+    ) -> Result<ParquetRecordBatchReaderBuilder<Window>, ParquetError> {
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.window(at)?, self.metadata.clone());
-        Ok(reader.with_row_groups(vec![at]).with_batch_size(SLICE_ROWS))
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns);
+        Ok(reader.with_row_groups(vec![at]).with_batch_size(SLICE_ROWS).with_projection(mask))
     }
 
     /// Checks every byte that holds an event.
@@ -283,7 +289,7 @@ impl OpenFile {
 
     /// All events of a row group, after its bytes were checked.
     pub fn group_events(&self, at: usize) -> Result<Vec<StoredBatch>, ParquetError> {
-        let slices = guarded(|| Ok(Slices { reader: Some(self.reader(at)?.build()?) }))?;
+        let slices = guarded(|| Ok(Slices { reader: Some(self.reader(at, column::EVENT)?.build()?) }))?;
         let mut events: Vec<StoredBatch> = Vec::new();
         for slice in slices {
             events.extend(slice?);
@@ -336,9 +342,7 @@ impl OpenFile {
             let is_dense =
                 group.offsets.end - group.offsets.start == self.metadata.metadata().row_group(at).num_rows() as u64;
             let before = from.saturating_sub(group.offsets.start) as usize / SLICE_ROWS * SLICE_ROWS;
-            // Declared columns repeat what is in the values.
-            let mask = ProjectionMask::roots(self.metadata.parquet_schema(), 0..column::COUNT);
-            let mut reader = self.reader(at)?.with_projection(mask);
+            let mut reader = self.reader(at, column::EVENT)?;
             if before > 0 && is_dense {
                 let rows = self.metadata.metadata().row_group(at).num_rows() as usize;
                 let selection = vec![RowSelector::skip(before), RowSelector::select(rows - before)];
@@ -357,8 +361,7 @@ impl OpenFile {
                 }
                 // Values are not decoded for this.
                 let columns = [column::OFFSET, column::TIMESTAMP];
-                let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns);
-                for rows in self.reader(at)?.with_projection(mask).build()? {
+                for rows in self.reader(at, columns)?.build()? {
                     let rows = rows?;
                     let offsets = rows.column(0).as_primitive::<Int64Type>().values();
                     let timestamps = rows.column(1).as_primitive::<TimestampMicrosecondType>().values();

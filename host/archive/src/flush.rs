@@ -15,14 +15,14 @@ use crate::encode::{grown_file, new_file};
 use crate::error::{ArchiveError, io_error};
 use crate::limits::{FLUSH_BYTES, SEAL_BYTES, SEAL_ROW_GROUPS};
 use crate::place::{self, DATA_DIR, STAGE_DIR};
-use crate::schema::FileOrigin;
+use crate::schema::{self, FileOrigin};
 use bytes::Bytes;
 use nodata_log::engine::BoxFuture;
-use nodata_log::fs::{Fs, FsFile, SyncSite, read_exact_at, write_all_at};
+use nodata_log::fs::{Fs, FsFile, SyncSite, read_exact_at, remove_if_there, write_all_at};
 use nodata_log::segment::StoreId;
 use nodata_log::{ArchiveFile, EmbeddedLog, Log, Offset, ReadLimits, StoredBatch, TimestampUs, Topic, Tp};
 use std::collections::HashSet;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes that are read from the log at once.
@@ -53,7 +53,7 @@ impl Collected {
 
 impl Flusher {
     pub(crate) fn new(fs: Arc<dyn Fs>, store_id: StoreId) -> Self {
-        let store = store_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let store = schema::store_text(&store_id);
         Self { fs, store, durable_dirs: Mutex::default() }
     }
 
@@ -173,10 +173,7 @@ impl Flusher {
     }
 
     pub(crate) fn remove_if_there(&self, path: &str) -> Result<(), ArchiveError> {
-        match self.fs.remove(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
-            _ => Ok(()),
-        }
+        remove_if_there(&*self.fs, path).map_err(io_error("remove", path))
     }
 
     /// Makes the folders of a file, outermost first, and syncs the name of each in the one around it.

@@ -3,6 +3,7 @@
 use crate::decode::{OpenFile, footer_checksum};
 use crate::error::{ArchiveError, io_error};
 use crate::flush::describe;
+use crate::schema;
 use nodata_log::fs::{Fs, FsFile, read_exact_at};
 use nodata_log::{ArchiveFile, Ranges, Salvage, Topic};
 use parquet::errors::ParquetError;
@@ -117,8 +118,7 @@ fn look_strictly(
 ) -> Option<(OpenFile, Groups)> {
     let opened = OpenFile::open_strictly(file.clone(), bytes).ok()?;
     let origin = opened.origin();
-    let store: String = salvage.store_id().iter().map(|byte| format!("{byte:02x}")).collect();
-    let is_it = origin.store == store
+    let is_it = origin.store == schema::store_text(&salvage.store_id())
         && origin.topic_id == topic.id.0
         && origin.topic == topic.name.as_str()
         && origin.values == topic.config.values

@@ -3,6 +3,7 @@
 use crate::typed;
 use arrow_schema::extension::Json;
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use nodata_log::segment::StoreId;
 use nodata_log::{Column, ValueType};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -33,8 +34,9 @@ pub(crate) mod column {
     pub(crate) const KEY: usize = 4;
     pub(crate) const HEADERS: usize = 5;
     pub(crate) const VALUE: usize = 6;
-    pub(crate) const COUNT: usize = 7;
-    /// A header has two.
+    /// All that an event is. Declared ones repeat what is in the values.
+    pub(crate) const EVENT: std::ops::Range<usize> = OFFSET..VALUE + 1;
+    /// Of these. A header has two.
     pub(crate) const LEAVES: usize = 8;
 }
 
@@ -95,6 +97,11 @@ pub struct FileOrigin {
     pub values: ValueType,
     /// What the topic declares.
     pub columns: Arc<[Column]>,
+}
+
+/// The id of a store, as files say it.
+pub(crate) fn store_text(id: &StoreId) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const FORMAT_KEY: &str = "nodata.format";

@@ -9,11 +9,12 @@ use crate::error::{ArchiveError, io_error};
 use crate::flush::describe;
 use crate::inspect::{Looked, Source, look_at};
 use crate::place::{self, DATA_DIR};
+use crate::schema;
 use nodata_log::fs::Fs;
 use nodata_log::{
     ArchiveFile, Name, Offset, PartitionArchive, Ranges, Salvage, TimestampUs, Topic, TopicConfig, TopicId, Tp,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 /// Something that is not as it should be.
@@ -190,9 +191,9 @@ fn find_strangers(
     findings: &mut Vec<Finding>,
     moved: &mut Vec<String>,
 ) -> Result<HashMap<Tp, Vec<Stranger>>, ArchiveError> {
-    let store: String = salvage.store_id().iter().map(|byte| format!("{byte:02x}")).collect();
+    let store = schema::store_text(&salvage.store_id());
     let mut strangers: HashMap<Tp, Vec<Stranger>> = HashMap::new();
-    let known: std::collections::HashSet<String> = salvage
+    let known: HashSet<String> = salvage
         .topics()
         .iter()
         .flat_map(|topic| topic.partitions().map(move |tp| (topic, tp)))

@@ -8,7 +8,7 @@ use crate::codec::{Put, Take};
 use crate::engine::MetaEntry;
 use crate::event::TimestampUs;
 use crate::frame::Lsn;
-use crate::fs::{Fs, FsFile, SyncSite, read_exact_at, write_all_at};
+use crate::fs::{Fs, FsFile, SyncSite, read_exact_at, remove_if_there, write_all_at};
 use crate::ids::{IdHash, TimedIds};
 use crate::limits::{CHECKPOINT_CACHE_BYTES, IDS_MAX};
 use crate::producer::{ProducerId, ProducerSequence};
@@ -18,7 +18,6 @@ use crate::task::{OwnerId, TaskKey, TaskPosition};
 use crate::topic::{Offset, Topic, TopicId, Tp};
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -55,6 +54,9 @@ pub(crate) struct Mark {
     pub(crate) next_topic: u32,
     pub(crate) version: u64,
 }
+
+/// What a checkpoint has: where the log was, what it added up to, and the ids that topics remember, oldest first.
+pub(crate) type Loaded = (Mark, State, Vec<(TopicId, TimestampUs, IdHash)>);
 
 #[derive(Debug, Error)]
 pub(crate) enum CheckpointError {
@@ -137,14 +139,11 @@ impl Checkpoint {
         fs: &dyn Fs,
         path: &str,
         mark: Mark,
-        (state, ids): (&State, &BTreeMap<TopicId, TimedIds>),
+        (state, everything): (&State, &Dirty),
         older: Option<&Self>,
         flush: &Flush,
     ) -> Result<(), CheckpointError> {
-        match fs.remove(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
+        remove_if_there(fs, path)?;
         let new = Self::of(fs.create(path)?)?;
         let write = new.database.begin_write().map_err(redb_error)?;
         {
@@ -168,7 +167,8 @@ impl Checkpoint {
             }
         }
         write.commit().map_err(redb_error)?;
-        new.write(mark, &Changed::all(state, ids), flush)
+        // There are no older ids that could be over.
+        new.write(mark, &Changed::new(everything, state, TimestampUs::MIN), flush)
     }
 
     fn of(file: Arc<dyn FsFile>) -> Result<Self, CheckpointError> {
@@ -182,14 +182,11 @@ impl Checkpoint {
 
     /// Forgets the checkpoint, for one that cannot be read.
     pub(crate) fn discard(fs: &dyn Fs) -> io::Result<()> {
-        match fs.remove(CHECKPOINT_FILE) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove_if_there(fs, CHECKPOINT_FILE)
     }
 
     /// What the checkpoint knows; `None` when it is new.
-    pub(crate) fn load(&self) -> Result<Option<(Mark, State)>, CheckpointError> {
+    pub(crate) fn load(&self) -> Result<Option<Loaded>, CheckpointError> {
         let read = self.database.begin_read().map_err(redb_error)?;
         let about = match read.open_table(ABOUT) {
             Ok(about) => about,
@@ -276,11 +273,10 @@ impl Checkpoint {
         }
         state.next_topic = mark.next_topic;
         state.version = mark.version;
-        Ok(Some((mark, state)))
+        Ok(Some((mark, state, self.load_ids()?)))
     }
 
-    /// The ids that topics remember, oldest first.
-    pub(crate) fn load_ids(&self) -> Result<Vec<(TopicId, TimestampUs, IdHash)>, CheckpointError> {
+    fn load_ids(&self) -> Result<Vec<(TopicId, TimestampUs, IdHash)>, CheckpointError> {
         let read = self.database.begin_read().map_err(redb_error)?;
         let table = match read.open_table(IDS) {
             Ok(table) => table,
@@ -307,7 +303,7 @@ impl Checkpoint {
     }
 
     /// Writes what changed, as one transaction.
-    pub(crate) fn write(&self, mark: Mark, changes: &Changed, flush: &Flush) -> Result<(), CheckpointError> {
+    pub(crate) fn write(&self, mark: Mark, changes: &Changed<'_>, flush: &Flush) -> Result<(), CheckpointError> {
         let write = self.database.begin_write().map_err(redb_error)?;
         {
             let mut about = write.open_table(ABOUT).map_err(redb_error)?;
@@ -474,7 +470,7 @@ impl Checkpoint {
 
 /// The values behind what is dirty; `None` where there is nothing any more.
 #[derive(Debug, Default)]
-pub(crate) struct Changed {
+pub(crate) struct Changed<'a> {
     topics: Vec<(TopicId, Option<Topic>)>,
     ends: Vec<(Tp, Option<u64>)>,
     archives: Vec<(Tp, Option<(u64, u64)>)>,
@@ -483,39 +479,21 @@ pub(crate) struct Changed {
     producers: Vec<(ProducerId, Option<(ProducerSequence, u64)>)>,
     entries: Vec<(String, Option<MetaEntry>)>,
     /// Those of topics that got some: what is older than this time is over, and the new ones.
-    ids: Vec<(TopicId, TimestampUs, TimedIds)>,
+    ids: Vec<(TopicId, TimestampUs, &'a TimedIds)>,
 }
 
 /// A time, and the hash of an id.
 const ID_BYTES: usize = size_of::<i64>() + size_of::<IdHash>();
 
-impl Changed {
-    /// Everything.
-    fn all(state: &State, ids: &BTreeMap<TopicId, TimedIds>) -> Self {
-        let partitions = state.topics.values().flat_map(Topic::partitions);
-        let files = state.archives.iter().flat_map(|(tp, archive)| archive.files.keys().map(|base| (*tp, *base)));
-        let everything = Dirty {
-            topics: state.topics.keys().copied().collect(),
-            ends: partitions.collect(),
-            archives: state.archives.keys().copied().collect(),
-            files: files.collect(),
-            tasks: state.tasks.keys().copied().collect(),
-            producers: state.producers.ids().collect(),
-            entries: state.entries.keys().cloned().collect(),
-            ids: ids.clone(),
-        };
-        // There are no older ids that could be over.
-        Self::new(&everything, state, TimestampUs::MIN)
-    }
-
-    pub(crate) fn new(dirty: &Dirty, state: &State, now_us: TimestampUs) -> Self {
+impl<'a> Changed<'a> {
+    pub(crate) fn new(dirty: &'a Dirty, state: &State, now_us: TimestampUs) -> Self {
         let end = |tp: &Tp| state.topics.contains_key(&tp.topic).then(|| state.end(*tp));
         let producer = |id: &ProducerId| Some((state.producers.get(*id)?, state.producers.used_at(*id)?));
         let archive = |tp: &Tp| state.archives.get(tp).map(|archive| (archive.start, archive.end));
         let file = |tp: &Tp, base: &Offset| state.archives.get(tp)?.files.get(base).cloned();
-        let ids = |(topic, new): (&TopicId, &Vec<_>)| {
+        let ids = |(topic, new): (&TopicId, &'a TimedIds)| {
             let window_us = state.topics.get(topic)?.config.deduplicate_us.unwrap_or(0);
-            Some((*topic, now_us.saturating_sub_unsigned(window_us), new.clone()))
+            Some((*topic, now_us.saturating_sub_unsigned(window_us), new))
         };
         Self {
             ids: dirty.ids.iter().filter_map(ids).collect(),

@@ -14,7 +14,7 @@ use crate::error::{LogError, OpenError};
 use crate::event::TimestampUs;
 use crate::frame::{Lsn, Op};
 use crate::fs::{Fs, SyncSite};
-use crate::ids::{self, LeftOut};
+use crate::ids::{self, LeftOut, TimedIds};
 use crate::limits;
 use crate::reclaim::{SegmentUse, Segments};
 use crate::recovery::{self, RecoveryReport};
@@ -404,14 +404,16 @@ impl Shared {
         let mut meta_version = None;
         let mut state_bytes = None;
         let mut has_files = false;
+        // Before anyone has to wait for it.
+        let ids: Vec<TimedIds> = ops.iter().map(|durable| ids::timed(&durable.op, wall_us)).collect();
         {
             let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
             let durable = &mut *durable;
             if durable.segments.begin(segment) {
                 self.note_log_bytes(durable.segments.bytes());
             }
-            for DurableOp { op, place } in ops {
-                durable.dirty.note(&op, &durable.state, wall_us);
+            for (DurableOp { op, place }, ids) in ops.into_iter().zip(&ids) {
+                durable.dirty.note(&op, &durable.state, ids);
                 if watched && let Op::TopicDelete(id) = &op {
                     let name = durable.state.topics.get(id).map(|topic| topic.name.clone());
                     changes.extend(name.map(|name| Change::TopicDeleted(*id, name)));
@@ -548,7 +550,8 @@ impl Shared {
 
     /// Writes what changed, and lets go of the segments that are not needed any more.
     fn write_checkpoint(&self) -> Result<(), String> {
-        let (mark, dirty, changed, flush, unneeded) = {
+        let dirty;
+        let (mark, changed, flush, unneeded) = {
             let mut durable = self.durable.write().unwrap_or_else(PoisonError::into_inner);
             let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
             let mut state = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -559,7 +562,7 @@ impl Shared {
             if durable.dirty.is_empty() && tables.is_flushed() && unneeded == 0 {
                 return Ok(());
             }
-            let dirty = std::mem::take(&mut durable.dirty);
+            dirty = std::mem::take(&mut durable.dirty);
             let changed = Changed::new(&dirty, &durable.state, self.clock.now_us());
             let mark = Mark {
                 applied_lsn: durable.lsn,
@@ -569,7 +572,7 @@ impl Shared {
                 next_topic: durable.state.next_topic,
                 version: durable.state.version,
             };
-            (mark, dirty, changed, tables.begin_flush(), unneeded)
+            (mark, changed, tables.begin_flush(), unneeded)
         };
         let written = self
             .checkpoint()

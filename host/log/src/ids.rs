@@ -6,6 +6,7 @@
 
 use crate::batch::{Batch, BatchError};
 use crate::event::TimestampUs;
+use crate::frame::Op;
 use crate::topic::{TopicId, Tp};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -27,6 +28,12 @@ pub(crate) fn hashes(batch: &Batch) -> Vec<Option<IdHash>> {
         Some(xxhash_rust::xxh3::xxh3_128(id))
     };
     lens.map(hash).collect()
+}
+
+/// The ids of the events that an operation appends.
+pub(crate) fn timed(op: &Op, wall_us: TimestampUs) -> TimedIds {
+    let Op::Append { batch, .. } = op else { return TimedIds::new() };
+    hashes(batch).into_iter().flatten().map(|id| (wall_us, id)).collect()
 }
 
 /// An event of an append: which batch, and which row in it.

@@ -6,7 +6,7 @@
 //! log was durable when it was built, the checkpoint says the same, and a little after the last group the log adds an empty
 //! one that says it too. If anything that is readable says that what is not readable was durable, nothing is started.
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Mark};
+use crate::checkpoint::{Checkpoint, CheckpointError, Loaded, Mark};
 use crate::engine::Clock;
 use crate::error::OpenError;
 use crate::event::TimestampUs;
@@ -282,23 +282,21 @@ fn open_checkpoint(
 ) -> Result<(Checkpoint, Option<Loaded>), OpenError> {
     let open = || -> Result<_, CheckpointError> {
         let checkpoint = Checkpoint::open(fs)?;
-        let loaded = match checkpoint.load()? {
-            Some((mark, state)) => Some((mark, state, checkpoint.load_ids()?)),
-            None => None,
-        };
+        let loaded = checkpoint.load()?;
         Ok((checkpoint, loaded))
     };
     let file = crate::checkpoint::CHECKPOINT_FILE;
     let starts_at_zero = scan.segments.first().is_none_or(|first| first.header.base_lsn == 0);
     let what = match open() {
-        Ok((checkpoint, Some((mark, state, ids)))) => {
+        Ok((checkpoint, Some(loaded))) => {
+            let mark = &loaded.0;
             scan.drop_before(fs, mark.start_lsn)?;
             let first = scan.segments.first().map_or(mark.start_lsn, |first| first.header.base_lsn);
             if first != mark.start_lsn {
                 let what = "the segments of the log that hold it are missing".to_owned();
                 return Err(OpenError::Damaged { file: WAL_DIR.to_owned(), from: mark.start_lsn, to: first, what });
             }
-            return Ok((checkpoint, Some((mark, state, ids))));
+            return Ok((checkpoint, Some(loaded)));
         }
         Err(CheckpointError::Io(source)) => {
             return Err(OpenError::Io { doing: "read", place: file.to_owned(), source });
@@ -317,9 +315,6 @@ fn open_checkpoint(
         Err(error) => Err(OpenError::Checkpoint { file: file.to_owned(), what: error.to_string() }),
     }
 }
-
-/// What a checkpoint has: where the log was, what it added up to, and the ids that topics remember.
-type Loaded = (Mark, State, Vec<(TopicId, TimestampUs, IdHash)>);
 
 struct SegmentOnDisk {
     header: SegmentHeader,
@@ -406,7 +401,7 @@ impl Scan {
                     fs.remove(&path).map_err(io_error("remove", &path))?;
                     continue;
                 }
-                SegmentStart::Damaged(what) => return Err(damaged(what)),
+                SegmentStart::Foreign(what) | SegmentStart::Damaged(what) => return Err(damaged(what)),
             };
             scan.segments.push(SegmentOnDisk { header, path, bytes });
         }
@@ -474,12 +469,10 @@ impl Replay {
         self.last_wall_us = self.last_wall_us.max(frame.wall_us);
         for (op, span) in frame.ops {
             if is_new {
-                self.dirty.note(&op, &self.state, frame.wall_us);
+                let ids = ids::timed(&op, frame.wall_us);
+                self.dirty.note(&op, &self.state, &ids);
                 match &op {
-                    Op::Append { tp, batch, .. } => {
-                        let ids = ids::hashes(batch).into_iter().flatten();
-                        ids.for_each(|id| self.remember(tp.topic, id, frame.wall_us));
-                    }
+                    Op::Append { tp, .. } => ids.iter().for_each(|(at_us, id)| self.remember(tp.topic, *id, *at_us)),
                     Op::TopicDelete(topic) => self.ids.forget_topic(*topic),
                     _ => {}
                 }

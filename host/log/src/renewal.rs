@@ -12,8 +12,8 @@ use crate::fs::{self, Fs, SyncSite};
 use crate::recovery::io_error;
 use crate::salvage::Salvage;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, WAL_DIR, segment_path};
+use crate::state::Dirty;
 use crate::topic::{Offset, Topic, Tp};
-use std::io;
 use std::sync::Arc;
 
 impl Salvage {
@@ -69,9 +69,10 @@ impl Salvage {
             version: self.state.version,
         };
         let flush = self.tables.begin_flush();
+        let everything = Dirty::all(&self.state, std::mem::take(&mut self.ids));
         let new = format!("{CHECKPOINT_FILE}.tmp");
         let written =
-            Checkpoint::write_anew(fs, &new, mark, (&self.state, &self.ids), self.checkpoint.as_ref(), &flush);
+            Checkpoint::write_anew(fs, &new, mark, (&self.state, &everything), self.checkpoint.as_ref(), &flush);
         written.map_err(|error| match error {
             CheckpointError::Io(source) => OpenError::Io { doing: "write", place: new.clone(), source },
             other => OpenError::Checkpoint { file: new.clone(), what: other.to_string() },
@@ -80,10 +81,7 @@ impl Salvage {
         fs.sync_dir("", SyncSite::RepairedName).map_err(io_error("sync", "the store"))?;
 
         for path in &self.segments {
-            match fs.remove(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error("remove", path)(error)),
-                _ => {}
-            }
+            fs::remove_if_there(fs, path).map_err(io_error("remove", path))?;
         }
         fs.sync_dir(WAL_DIR, SyncSite::RepairedName).map_err(io_error("sync", WAL_DIR))
     }

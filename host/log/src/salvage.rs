@@ -131,10 +131,7 @@ impl Salvage {
     fn read_checkpoint(&mut self, fs: &dyn Fs, place: &str, survey: &Survey) -> Result<Mark, OpenError> {
         let open = || -> Result<_, CheckpointError> {
             let checkpoint = Checkpoint::open(fs)?;
-            let loaded = match checkpoint.load()? {
-                Some((mark, state)) => Some((mark, state, checkpoint.load_ids()?)),
-                None => None,
-            };
+            let loaded = checkpoint.load()?;
             Ok((checkpoint, loaded))
         };
         let bases: Vec<Lsn> = survey.segments.iter().filter_map(|found| Some(found.header()?.base_lsn)).collect();
@@ -274,8 +271,7 @@ impl Salvage {
                 };
                 self.pieces.entry(*tp).or_default().push(piece);
                 if is_new {
-                    let ids = ids::hashes(batch).into_iter().flatten().map(|id| (frame.wall_us, id));
-                    self.ids.entry(tp.topic).or_default().extend(ids);
+                    self.ids.entry(tp.topic).or_default().extend(ids::timed(op, frame.wall_us));
                 }
                 self.last_append.insert(*tp, frame.lsn);
             }

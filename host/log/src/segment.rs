@@ -42,6 +42,8 @@ pub enum SegmentStart {
     Unused,
     /// The header of a segment with another number.
     Other,
+    /// A segment of another store, or of a nodata that is not this one; which.
+    Foreign(&'static str),
     /// Something else; why.
     Damaged(&'static str),
 }
@@ -81,10 +83,10 @@ impl SegmentHeader {
             return SegmentStart::Damaged("the checksum of its header is wrong");
         }
         if u32_at(8) != VERSION || u64::from(u32_at(12)) != SEGMENT_HEADER_BYTES {
-            return SegmentStart::Damaged("its version is not known to this build");
+            return SegmentStart::Foreign("its version is not known to this build");
         }
         if block[16..32] != *store_id {
-            return SegmentStart::Damaged("it belongs to another store");
+            return SegmentStart::Foreign("it belongs to another store");
         }
         if u64_at(32) != segment {
             return SegmentStart::Other;
@@ -160,7 +162,7 @@ mod tests {
         assert_eq!(decode(&[0; 4096], 42, &STORE), SegmentStart::Unused);
         assert_eq!(decode(&[0; 20], 42, &STORE), SegmentStart::Damaged("it is shorter than a header"));
         assert_eq!(decode(&header().encode(), 43, &STORE), SegmentStart::Other);
-        assert_eq!(decode(&header().encode(), 42, &[8; 16]), SegmentStart::Damaged("it belongs to another store"));
+        assert_eq!(decode(&header().encode(), 42, &[8; 16]), SegmentStart::Foreign("it belongs to another store"));
     }
 
     #[test]

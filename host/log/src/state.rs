@@ -9,7 +9,7 @@ use crate::engine::MetaEntry;
 use crate::error::LogError;
 use crate::event::TimestampUs;
 use crate::frame::Op;
-use crate::ids::{self, TimedIds};
+use crate::ids::{IdHash, TimedIds};
 use crate::limits::PRODUCERS_MAX;
 use crate::producer::{ProducerId, Producers};
 use crate::task::{OwnerId, TaskKey, TaskPosition};
@@ -168,15 +168,30 @@ pub(crate) struct Dirty {
 }
 
 impl Dirty {
-    /// Notes what an operation is going to change; `state` is from before.
-    pub(crate) fn note(&mut self, op: &Op, state: &State, wall_us: TimestampUs) {
+    /// Everything that there is, and these ids.
+    pub(crate) fn all(state: &State, ids: BTreeMap<TopicId, TimedIds>) -> Self {
+        let partitions = state.topics.values().flat_map(Topic::partitions);
+        let files = state.archives.iter().flat_map(|(tp, archive)| archive.files.keys().map(|base| (*tp, *base)));
+        Self {
+            topics: state.topics.keys().copied().collect(),
+            ends: partitions.collect(),
+            archives: state.archives.keys().copied().collect(),
+            files: files.collect(),
+            tasks: state.tasks.keys().copied().collect(),
+            producers: state.producers.ids().collect(),
+            entries: state.entries.keys().cloned().collect(),
+            ids,
+        }
+    }
+
+    /// Notes what an operation is going to change; `state` is from before. `ids` are those of the events that it appends.
+    pub(crate) fn note(&mut self, op: &Op, state: &State, ids: &[(TimestampUs, IdHash)]) {
         match op {
-            Op::Append { tp, batch, .. } => {
+            Op::Append { tp, .. } => {
                 self.ends.insert(*tp);
                 let remembers = state.topics.get(&tp.topic).is_some_and(|topic| topic.config.deduplicate_us.is_some());
-                if remembers && batch.id_lens().is_some() {
-                    let ids = ids::hashes(batch).into_iter().flatten().map(|id| (wall_us, id));
-                    self.ids.entry(tp.topic).or_default().extend(ids);
+                if remembers && !ids.is_empty() {
+                    self.ids.entry(tp.topic).or_default().extend_from_slice(ids);
                 }
             }
             Op::Producer { producer, .. } => drop(self.producers.insert(*producer)),

@@ -118,9 +118,7 @@ impl Survey {
                 SegmentStart::Unused | SegmentStart::Other => Kind::Begun,
                 SegmentStart::Damaged(_) if bytes.is_empty() || is_short_and_zero(&bytes) => Kind::Begun,
                 // Whoever has two stores has mixed them up; that is not for a program to sort out.
-                SegmentStart::Damaged(
-                    what @ ("it belongs to another store" | "its version is not known to this build"),
-                ) => {
+                SegmentStart::Foreign(what) => {
                     return Err(OpenError::Damaged {
                         file: path,
                         from: 0,

@@ -383,12 +383,8 @@ async fn resolve(unanswered: Unanswered, acks: &mut Vec<wire::PublishAck>) -> Re
     match unanswered {
         Unanswered::Appended { first, mut shares, repeats, pending } => {
             let appended = pending.await?;
-            let is_repeated = !appended.duplicates.is_empty();
-            let mut duplicates = repeats
-                .filter(|_| is_repeated)
-                .map(|repeats| repeats.settle(&appended.duplicates, &mut shares))
-                .unwrap_or_default()
-                .into_iter();
+            let settled = repeats.map(|repeats| repeats.settle(&appended.duplicates, &mut shares));
+            let mut duplicates = settled.unwrap_or_default().into_iter();
             let ack = ack_to_wire(appended.ack).into();
             // The events of the requests lie one behind the other in the range of their partition.
             let mut next: Vec<(u32, u64)> =

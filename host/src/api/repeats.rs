@@ -23,8 +23,12 @@ impl Repeats {
         has_ids.then(|| Self { placement, partitions, requests: requests.to_vec() })
     }
 
-    /// For each request the places of its events that were not appended; `shares` are left with what was.
+    /// For each request the places of its events that were not appended, or nothing if there are none; `shares` are left with
+    /// what was.
     pub(crate) fn settle(&self, duplicates: &[EventPlace], shares: &mut [Vec<Share>]) -> Vec<Vec<u32>> {
+        if duplicates.is_empty() {
+            return Vec::new();
+        }
         let known: HashSet<(u32, u32)> =
             duplicates.iter().map(|place| (self.partitions[place.batch], place.row)).collect();
         let mut rows: HashMap<u32, u32> = HashMap::new();

@@ -9,8 +9,8 @@ use std::process::Command;
 const INPUT_BYTES_MAX: u32 = 4096;
 /// Seconds for one input. Nothing that is read in earnest takes a second.
 const INPUT_SECONDS_MAX: u32 = 10;
-/// Seconds of one target in CI, and without `--seconds`.
-const CI_SECONDS: u32 = 10;
+/// Seconds of each target when all are run, and of one without `--seconds`.
+const ALL_SECONDS: u32 = 10;
 const SECONDS: u32 = 300;
 /// Seconds that a finding may take to be made smaller.
 const MINIMIZE_SECONDS: u32 = 30;
@@ -148,7 +148,7 @@ pub(crate) fn all() -> Result<(), Failed> {
     for target in targets()? {
         let fuzzer = Fuzzer { program: program.clone(), target };
         let found = tempfile::tempdir()?;
-        fuzzer.fuzz(found.path(), CI_SECONDS, &["-seed=1"])?;
+        fuzzer.fuzz(found.path(), ALL_SECONDS, &["-seed=1"])?;
     }
     Ok(())
 }

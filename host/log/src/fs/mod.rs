@@ -188,6 +188,14 @@ pub fn copy_around(fs: &dyn Fs, from: &str, to: &str, site: SyncSite) -> io::Res
     file.sync_data(site)
 }
 
+/// Removes a file; that it is not there is as good.
+pub fn remove_if_there(fs: &dyn Fs, path: &str) -> io::Result<()> {
+    match fs.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a whole file so that after a crash it is there whole or not at all: under another name first, synced, then
 /// renamed, and the folder synced. A file of that name is replaced.
 pub fn write_file(fs: &dyn Fs, dir: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -199,10 +207,7 @@ pub fn write_file(fs: &dyn Fs, dir: &str, name: &str, bytes: &[u8]) -> io::Resul
 pub(crate) fn write_unnamed_file(fs: &dyn Fs, dir: &str, name: &str, bytes: &[u8], site: SyncSite) -> io::Result<()> {
     let path = |name: &str| if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
     let unfinished = path(&format!("{name}.tmp"));
-    match fs.remove(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_if_there(fs, &unfinished)?;
     let file = fs.create(&unfinished)?;
     let write = || {
         write_all_at(&*file, &mut [IoSlice::new(bytes)], 0)?;
