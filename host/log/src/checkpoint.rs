@@ -82,6 +82,13 @@ fn redb_error(error: impl Into<redb::Error>) -> CheckpointError {
     }
 }
 
+/// Checksums of redb cover what it wrote, and not what a mistake of its own or of the memory makes of that: then it panics. That
+/// must not end the thread that keeps the log short.
+fn guarded<T>(work: impl FnOnce() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(CheckpointError::Redb("redb panicked, as its message above says".to_owned())))
+}
+
 pub(crate) struct Checkpoint {
     database: Database,
 }
@@ -176,8 +183,7 @@ impl Checkpoint {
         builder.set_cache_size(CHECKPOINT_CACHE_BYTES);
         // Every page is read and checked: what rotted since is noticed here, and not when it is used.
         builder.set_check_integrity_on_open(true);
-        let database = builder.create_with_backend(Backend(file)).map_err(redb_error)?;
-        Ok(Self { database })
+        guarded(|| Ok(Self { database: builder.create_with_backend(Backend(file)).map_err(redb_error)? }))
     }
 
     /// Forgets the checkpoint, for one that cannot be read.
@@ -187,6 +193,10 @@ impl Checkpoint {
 
     /// What the checkpoint knows; `None` when it is new.
     pub(crate) fn load(&self) -> Result<Option<Loaded>, CheckpointError> {
+        guarded(|| self.load_unguarded())
+    }
+
+    fn load_unguarded(&self) -> Result<Option<Loaded>, CheckpointError> {
         let read = self.database.begin_read().map_err(redb_error)?;
         let about = match read.open_table(ABOUT) {
             Ok(about) => about,
@@ -304,6 +314,10 @@ impl Checkpoint {
 
     /// Writes what changed, as one transaction.
     pub(crate) fn write(&self, mark: Mark, changes: &Changed<'_>, flush: &Flush) -> Result<(), CheckpointError> {
+        guarded(|| self.write_unguarded(mark, changes, flush))
+    }
+
+    fn write_unguarded(&self, mark: Mark, changes: &Changed<'_>, flush: &Flush) -> Result<(), CheckpointError> {
         let write = self.database.begin_write().map_err(redb_error)?;
         {
             let mut about = write.open_table(ABOUT).map_err(redb_error)?;
