@@ -52,7 +52,7 @@ fn generate(dir: &Path, described: FileDescriptorSet, server: bool) -> Result<()
         .bytes(".")
         // `map` keeps no order; whoever prints one wants the same text each time.
         .btree_map(".")
-        .codec_path("crate::codec::Codec")
+        .codec_path(if server { "crate::codec::ServerCodec" } else { "crate::codec::Codec" })
         .out_dir(dir);
     if server {
         builder = builder.extern_path(".nodata.v1.StoredBatch", "crate::stored::StoredBatch");

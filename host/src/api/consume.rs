@@ -9,6 +9,7 @@ use nodata_log::{Bounds, Chunk, ErrorKind, Log, LogError, Name, Offset, ReadLimi
 use nodata_proto::server as wire;
 use nodata_proto::server::start_position::Position;
 use nodata_proto::stored::StoredBatch;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -159,14 +160,15 @@ impl TailReader {
         for at in &request.offsets {
             partition(&topic, at.partition)?;
         }
-        let wanted: Vec<u32> =
-            if reader.all { (0..topic.config.partitions).collect() } else { request.partitions.clone() };
+        let exact: HashMap<u32, Offset> = request.offsets.iter().map(|at| (at.partition, at.offset)).collect();
+        // One that is named often is read once.
+        let wanted: BTreeSet<u32> =
+            if reader.all { (0..topic.config.partitions).collect() } else { request.partitions.into_iter().collect() };
         for number in wanted {
             let tp = partition(&topic, number)?;
             let Bounds { earliest, end } = reader.log.bounds(tp)?;
-            let exact = request.offsets.iter().find(|at| at.partition == number).map(|at| at.offset);
-            let next = match (exact, &position) {
-                (Some(offset), _) => offset,
+            let next = match (exact.get(&number), &position) {
+                (Some(offset), _) => *offset,
                 (None, Position::Earliest(_)) => earliest,
                 (None, Position::Latest(_)) => end,
                 (None, Position::Offset(offset)) => *offset,
