@@ -94,8 +94,11 @@ pub const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Wait before a commit that found no room on the disk is tried again.
 pub const FULL_WAIT: Duration = Duration::from_secs(1);
 
-/// Tries of a batch that traps, takes too long or fails for good, each on a fresh instance, before its task is paused.
-pub const HARD_TRIES: u32 = 2;
+/// When more events than this in a row cannot be processed, the component is most likely at fault and not they: the task waits
+/// after each, at first so long, doubled each time, up to the last.
+pub const POISON_WAIT_AFTER: u32 = 64;
+pub const POISON_WAIT_FIRST: Duration = Duration::from_millis(10);
+pub const POISON_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Wait before a task that could not be started, or that the log refused, is started again.
 pub const RESTART_WAIT: Duration = Duration::from_secs(1);

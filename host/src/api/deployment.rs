@@ -1,7 +1,10 @@
 //! `DeploymentService`.
 
 use crate::api::status::{self, Refusal};
-use crate::deployment::{DeployRequest, DeploymentError, DeploymentView, Deployments, StartAt, TaskState, TaskView};
+use crate::deployment::{
+    DeadLetters, DeployRequest, DeploymentError, DeploymentView, Deployments, ErrorPolicy, OnPoison, StartAt,
+    TaskState, TaskView,
+};
 use crate::limits::{LOG_LOOK, LOG_MESSAGES};
 use nodata_log::LogError;
 use nodata_proto::server as wire;
@@ -47,7 +50,27 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         created_timestamp_us: spec.created_us,
         state: state(view).into(),
         lag: view.tasks.iter().map(TaskView::lag).sum(),
+        on_error: Some(policy_to_wire(spec.on_error)),
     }
+}
+
+fn policy_to_wire(policy: ErrorPolicy) -> wire::ErrorPolicy {
+    let then = match policy.then {
+        OnPoison::DeadLetter => wire::OnPoison::DeadLetter,
+        OnPoison::Skip => wire::OnPoison::Skip,
+        OnPoison::Pause => wire::OnPoison::Pause,
+    };
+    wire::ErrorPolicy { retries: policy.retries, then: then.into() }
+}
+
+fn policy_from_wire(policy: wire::ErrorPolicy) -> Result<ErrorPolicy, Refusal> {
+    let then = match wire::OnPoison::try_from(policy.then) {
+        Ok(wire::OnPoison::Unspecified | wire::OnPoison::DeadLetter) => OnPoison::DeadLetter,
+        Ok(wire::OnPoison::Skip) => OnPoison::Skip,
+        Ok(wire::OnPoison::Pause) => OnPoison::Pause,
+        Err(_) => return Err(Refusal::invalid("ON_ERROR", format!("on_error.then {} is not known", policy.then))),
+    };
+    Ok(ErrorPolicy { retries: policy.retries, then })
 }
 
 fn state(view: &DeploymentView) -> wire::DeploymentState {
@@ -86,6 +109,7 @@ fn task_to_wire(task: &TaskView) -> wire::Task {
         events_in: report.events_in,
         events_out: report.events_out,
         events_rejected: report.events_rejected,
+        events_skipped: report.events_skipped,
         memory_bytes: report.memory_bytes,
     }
 }
@@ -126,6 +150,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
         outputs: transform.outputs,
         start,
         config: request.config,
+        on_error: request.on_error.map(policy_from_wire).transpose()?.unwrap_or_default(),
     })
 }
 
@@ -183,6 +208,34 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
     ) -> Result<Response<wire::DeleteDeploymentResponse>, Status> {
         self.deployments.delete(&request.into_inner().name).await.map_err(Refusal::from)?;
         Ok(Response::new(wire::DeleteDeploymentResponse {}))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<wire::ListDeadLettersRequest>,
+    ) -> Result<Response<wire::ListDeadLettersResponse>, Status> {
+        let request = request.into_inner();
+        let found = self.deployments.dead_letters().await.map_err(Refusal::from)?;
+        let (page, next_page_token) =
+            status::page(found, request.page_size, &request.page_token, |found| found.deployment.clone());
+        let dead_letters = page.into_iter().map(|found| {
+            let DeadLetters { deployment, topic, letters, waiting } = found;
+            wire::DeadLetters { deployment, topic, letters, waiting }
+        });
+        Ok(Response::new(wire::ListDeadLettersResponse { dead_letters: dead_letters.collect(), next_page_token }))
+    }
+
+    async fn replay_dead_letters(
+        &self,
+        request: Request<wire::ReplayDeadLettersRequest>,
+    ) -> Result<Response<wire::ReplayDeadLettersResponse>, Status> {
+        let wire::ReplayDeadLettersRequest { deployment, topic } = request.into_inner();
+        let replayed = match topic.as_str() {
+            "" => self.deployments.replay(&deployment).await,
+            topic => self.deployments.replay_into(&deployment, topic).await,
+        };
+        let letters = replayed.map_err(Refusal::from)?;
+        Ok(Response::new(wire::ReplayDeadLettersResponse { letters }))
     }
 
     type TailLogsStream = ReceiverStream<Result<wire::TailLogsResponse, Status>>;

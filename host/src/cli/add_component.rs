@@ -5,7 +5,7 @@ use crate::cli::deployment::to_json;
 use crate::cli::{CliError, Common};
 use clap::Args;
 use nodata_client::proto::start_position::{Earliest, Latest, Position};
-use nodata_client::proto::{DeployRequest, StartPosition, Transform};
+use nodata_client::proto::{DeployRequest, ErrorPolicy, OnPoison, StartPosition, Transform};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -29,6 +29,10 @@ pub(crate) struct AddComponentArgs {
     /// What the component can read as its configuration. Can be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     config: Vec<(String, String)>,
+    /// What to do when the component fails: how often a call is tried again that asks for it, and what becomes of an event that it
+    /// cannot process (dead-letter, skip or pause).
+    #[arg(long, default_value = "retry=forever,then=dead-letter", value_name = "POLICY", value_parser = policy)]
+    on_error: ErrorPolicy,
     /// Where to begin: earliest, latest, or an offset.
     #[arg(long, default_value = "latest", value_name = "POSITION", value_parser = position)]
     from: Position,
@@ -54,6 +58,36 @@ fn position(text: &str) -> Result<Position, String> {
     }
 }
 
+fn policy(text: &str) -> Result<ErrorPolicy, String> {
+    let mut policy = ErrorPolicy { retries: None, then: OnPoison::DeadLetter.into() };
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some(("retry", "forever")) => policy.retries = None,
+            Some(("retry", times)) => {
+                let times = times.parse().map_err(|_| format!("retry={times}: give a number, or `forever`"))?;
+                policy.retries = Some(times);
+            }
+            Some(("then", "dead-letter")) => policy.set_then(OnPoison::DeadLetter),
+            Some(("then", "skip")) => policy.set_then(OnPoison::Skip),
+            Some(("then", "pause")) => policy.set_then(OnPoison::Pause),
+            Some(("then", what)) => return Err(format!("then={what}: give dead-letter, skip or pause")),
+            _ => return Err("give retry=N, then=dead-letter, or both with a comma between them".to_owned()),
+        }
+    }
+    Ok(policy)
+}
+
+/// A policy in the words of the command line.
+pub(crate) fn policy_text(policy: &ErrorPolicy) -> String {
+    let retries = policy.retries.map_or_else(|| "forever".to_owned(), |times| times.to_string());
+    let then = match policy.then() {
+        OnPoison::Unspecified | OnPoison::DeadLetter => "dead-letter",
+        OnPoison::Skip => "skip",
+        OnPoison::Pause => "pause",
+    };
+    format!("retry={retries},then={then}")
+}
+
 pub(crate) async fn run(args: AddComponentArgs) -> Result<(), CliError> {
     let json = args.common.json;
     add(args).await.map_err(|error| error.told_as_json(json))
@@ -77,6 +111,7 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
         transform: Some(Transform { input, outputs }),
         from: Some(StartPosition { position: Some(args.from) }),
         config,
+        on_error: Some(args.on_error),
     };
     let deployed = client.deployments().deploy(request).await?.into_inner();
     let deployment = deployed.deployment.unwrap_or_default();

@@ -1,5 +1,6 @@
 //! `nodata deployment`
 
+use crate::cli::add_component::policy_text;
 use crate::cli::component::short;
 use crate::cli::out::{bytes, count, table, time};
 use crate::cli::{CliError, Common};
@@ -147,6 +148,7 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         format!("deployment {}: {}, lag {}", deployment.name, state(deployment.state()), count(deployment.lag)),
         format!("component  {} ({})", deployment.component, short(&deployment.digest)),
         format!("topics     {}", wiring(&deployment)),
+        format!("on error   {}", policy_text(&deployment.on_error.unwrap_or_default())),
         format!("created    {}", time(deployment.created_timestamp_us)),
     ];
     lines.extend(deployment.config.iter().map(|(key, value)| format!("config     {key} = {value}")));
@@ -160,10 +162,11 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
             count(task.events_in),
             count(task.events_out),
             count(task.events_rejected),
+            count(task.events_skipped),
             bytes(task.memory_bytes),
         ]
     };
-    let head = ["PARTITION", "STATE", "POSITION", "LAG", "IN", "OUT", "REJECTED", "MEMORY"];
+    let head = ["PARTITION", "STATE", "POSITION", "LAG", "IN", "OUT", "REJECTED", "SKIPPED", "MEMORY"];
     lines.extend(table(&head, &described.tasks.iter().map(row).collect::<Vec<_>>()));
     for task in described.tasks.iter().filter(|task| !task.reason.is_empty()) {
         lines.push(String::new());
@@ -251,6 +254,7 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         "digest": deployment.digest,
         "transform": { "input": transform.input, "outputs": transform.outputs },
         "config": deployment.config,
+        "on_error": policy_text(&deployment.on_error.unwrap_or_default()),
         "created": time(deployment.created_timestamp_us),
     })
 }
@@ -268,6 +272,7 @@ fn task_to_json(task: &Task) -> Value {
         "events_in": task.events_in,
         "events_out": task.events_out,
         "events_rejected": task.events_rejected,
+        "events_skipped": task.events_skipped,
         "memory_bytes": task.memory_bytes,
     })
 }

@@ -7,6 +7,7 @@ mod bench; // bench publish|consume|transform
 mod component; // component push|list|inspect
 mod consume; // consume
 mod deployment; // deployment list|describe|pause|resume|delete|logs
+mod dlq; // dlq list|show|replay
 mod error; // how a command fails
 mod fsck; // fsck
 mod out; // how a command prints
@@ -69,6 +70,9 @@ enum ClientCommand {
     /// List, describe, pause, resume and delete deployments, and read their logs.
     #[command(subcommand)]
     Deployment(deployment::DeploymentCommand),
+    /// List, show and replay the events that deployments could not process.
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Measure a server, its disk and its network.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -137,6 +141,7 @@ fn run_client(command: ClientCommand) -> Result<(), CliError> {
                     ClientCommand::AddComponent(args) => add_component::run(args).await,
                     ClientCommand::Component(command) => component::run(command).await,
                     ClientCommand::Deployment(command) => deployment::run(command).await,
+                    ClientCommand::Dlq(command) => dlq::run(command).await,
                     ClientCommand::Bench(command) => bench::run(command).await,
                 }
             } => result,

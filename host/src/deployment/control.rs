@@ -1,7 +1,9 @@
 //! What an operator asks for. Everything that is asked for becomes an entry in the log first; the supervisor makes it true, now
 //! and after every restart.
 
-use crate::deployment::spec::{DeploymentSpec, FAILURES, SPECS, TaskFailure, failure_prefix, spec_key};
+use crate::deployment::spec::{
+    DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, failure_prefix, spec_key,
+};
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
 use crate::limits::{CONFIG_BYTES_MAX, PORTS_MAX};
 use crate::registry::{ComponentEntry, Registry, RegistryError};
@@ -23,6 +25,10 @@ pub enum DeploymentError {
     Deleting { name: String },
     #[error("component `{component}` is no {role}; it is {}", if roles.is_empty() { "nothing that can be deployed".to_owned() } else { roles.join(", ") })]
     Role { component: String, role: &'static str, roles: Vec<String> },
+    #[error("deployment `{name}` is replaying its dead letters")]
+    Replaying { name: String },
+    #[error("dead letter {at} does not fit topic `{topic}`: {what}; those before it were replayed")]
+    Letter { at: Offset, topic: Name, what: String },
     #[error("{what}: {count}, at most {max} are allowed")]
     TooMuch { what: &'static str, count: usize, max: usize },
     #[error("the deployment would read what it writes: topic `{topic}` is its input and behind port \"{port}\"")]
@@ -48,10 +54,13 @@ impl DeploymentError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             DeploymentError::Unknown { .. } => ErrorKind::NotFound,
-            DeploymentError::Exists { .. } | DeploymentError::Deleting { .. } => ErrorKind::Conflict,
+            DeploymentError::Exists { .. } | DeploymentError::Deleting { .. } | DeploymentError::Replaying { .. } => {
+                ErrorKind::Conflict
+            }
             DeploymentError::Role { .. }
             | DeploymentError::TooMuch { .. }
             | DeploymentError::Loop { .. }
+            | DeploymentError::Letter { .. }
             | DeploymentError::Start { .. } => ErrorKind::Invalid,
             DeploymentError::Registry(error) => error.kind(),
             DeploymentError::Log(error) => error.kind(),
@@ -64,6 +73,8 @@ impl DeploymentError {
             DeploymentError::Unknown { .. } => "UNKNOWN_DEPLOYMENT",
             DeploymentError::Exists { .. } => "DEPLOYMENT_EXISTS",
             DeploymentError::Deleting { .. } => "DELETING",
+            DeploymentError::Replaying { .. } => "REPLAYING",
+            DeploymentError::Letter { .. } => "DEAD_LETTER",
             DeploymentError::Role { .. } => "ROLE",
             DeploymentError::TooMuch { .. } => "TOO_MUCH",
             DeploymentError::Loop { .. } => "LOOP",
@@ -93,6 +104,7 @@ pub struct DeployRequest {
     pub outputs: BTreeMap<String, String>,
     pub start: StartAt,
     pub config: BTreeMap<String, String>,
+    pub on_error: ErrorPolicy,
 }
 
 /// A deployment, as it is and as it does.
@@ -137,6 +149,8 @@ pub struct Deployments {
     live: Arc<Mutex<BTreeMap<String, Live>>>,
     /// Moves whenever a task begins or ends, or a deployment is gone.
     moved: watch::Sender<u64>,
+    /// Dead letters are replayed by one at a time.
+    pub(crate) replaying: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A deployment that the supervisor knows.
@@ -144,6 +158,7 @@ pub(crate) struct Live {
     pub(crate) owner: u64,
     pub(crate) guest_log: Arc<GuestLog>,
     pub(crate) metrics: Arc<GuestMetrics>,
+    pub(crate) replay: watch::Sender<Option<Replay>>,
     pub(crate) tasks: BTreeMap<u32, LiveTask>,
 }
 
@@ -154,7 +169,7 @@ pub(crate) struct LiveTask {
 
 impl Deployments {
     pub(crate) fn new(parts: DeploymentsParts) -> Self {
-        Self { parts, live: Arc::default(), moved: watch::Sender::new(0) }
+        Self { parts, live: Arc::default(), moved: watch::Sender::new(0), replaying: Arc::default() }
     }
 
     pub(crate) fn live(&self) -> MutexGuard<'_, BTreeMap<String, Live>> {
@@ -167,7 +182,7 @@ impl Deployments {
 
     /// Makes a deployment. Where it begins is decided here.
     pub async fn deploy(&self, request: DeployRequest) -> Result<DeploymentView, DeploymentError> {
-        let DeployRequest { name, component, digest, input, outputs, start, config } = request;
+        let DeployRequest { name, component, digest, input, outputs, start, config, on_error } = request;
         let name = DeploymentSpec::check_name(&name)?;
         let config_bytes = config.iter().map(|(key, value)| key.len() + value.len()).sum();
         for (what, count, max) in
@@ -199,8 +214,10 @@ impl Deployments {
             input_id: topic.id.0,
             outputs,
             config,
+            on_error,
             created_us: self.parts.clock.now_us(),
             paused: false,
+            replay: None,
             deleting: false,
         };
         match self.parts.meta.meta_put(&spec.key(), Expect::Absent, Some(spec.to_bytes()?)) {
@@ -318,7 +335,7 @@ impl Deployments {
         Ok(failures)
     }
 
-    async fn spec(&self, name: &str) -> Result<(DeploymentSpec, u64), DeploymentError> {
+    pub(crate) async fn spec(&self, name: &str) -> Result<(DeploymentSpec, u64), DeploymentError> {
         DeploymentSpec::check_name(name)?;
         let key = spec_key(name);
         match self.parts.meta.meta_get(&key).await? {
@@ -328,7 +345,7 @@ impl Deployments {
     }
 
     /// Changes a deployment, whoever else changes it at the same time.
-    async fn change(
+    pub(crate) async fn change(
         &self,
         name: &str,
         change: impl Fn(&mut DeploymentSpec),
@@ -370,8 +387,9 @@ impl Deployments {
             if !is_running {
                 match failures.get(&(spec.name.clone(), tp.partition)) {
                     Some(failure) => {
-                        let TaskReport { events_in, events_out, events_rejected, .. } = report;
-                        report = TaskReport { events_in, events_out, events_rejected, ..TaskReport::failed(failure) };
+                        let TaskReport { events_in, events_out, events_rejected, events_skipped, .. } = report;
+                        let failed = TaskReport::failed(failure);
+                        report = TaskReport { events_in, events_out, events_rejected, events_skipped, ..failed };
                     }
                     None if spec.paused => report.state = TaskState::Paused,
                     None => report.state = TaskState::Starting,

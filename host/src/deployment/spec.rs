@@ -10,6 +10,34 @@ pub(crate) const SPECS: &str = "deployment/";
 /// Keys of tasks that are paused because their component failed.
 pub(crate) const FAILURES: &str = "deployment-failure/";
 
+/// What is done about calls that fail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorPolicy {
+    /// How often a call is tried again that asks for it, before it has failed for good. `None`: until it succeeds.
+    pub retries: Option<u32>,
+    pub then: OnPoison,
+}
+
+/// What becomes of an event that cannot be processed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnPoison {
+    /// It is put aside, with the reason.
+    #[default]
+    DeadLetter,
+    /// It is passed over and counted.
+    Skip,
+    /// The task waits for an operator.
+    Pause,
+}
+
+/// Dead letters that tasks process again: those of this topic, from one offset to before another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replay {
+    pub topic: u32,
+    pub from: Offset,
+    pub until: Offset,
+}
+
 /// What should run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploymentSpec {
@@ -24,10 +52,16 @@ pub struct DeploymentSpec {
     /// Topics by port.
     pub outputs: BTreeMap<String, String>,
     pub config: BTreeMap<String, String>,
+    /// Earlier versions knew only the pause, and what they deployed goes on as they would.
+    #[serde(default = "pause")]
+    pub on_error: ErrorPolicy,
     /// Where each partition began when the deployment was made. Partitions that are added later begin at their first event.
     pub start: Vec<Offset>,
     pub created_us: TimestampUs,
     pub paused: bool,
+    /// Dead letters that tasks process again.
+    #[serde(default)]
+    pub replay: Option<Replay>,
     /// It is on its way out: tasks stop, then positions and state are forgotten, then this entry goes.
     pub deleting: bool,
 }
@@ -72,6 +106,10 @@ impl DeploymentSpec {
         }
         Ok(checked)
     }
+}
+
+fn pause() -> ErrorPolicy {
+    ErrorPolicy { retries: None, then: OnPoison::Pause }
 }
 
 /// Why a task is paused.

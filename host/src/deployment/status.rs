@@ -32,6 +32,7 @@ pub struct TaskReport {
     pub events_in: u64,
     pub events_out: u64,
     pub events_rejected: u64,
+    pub events_skipped: u64,
     pub memory_bytes: u64,
 }
 

@@ -9,7 +9,7 @@ use nodata_log::{Change, Expect, LogError, Offset, Tp};
 use nodata_runtime::{Digest, GuestLog, GuestMetrics};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -94,7 +94,8 @@ impl Supervisor {
     /// Makes a deployment known.
     fn introduce(&self, spec: &DeploymentSpec) {
         let mut live = self.deployments.live();
-        if live.get(&spec.name).is_some_and(|live| live.owner == spec.owner) {
+        if let Some(known) = live.get(&spec.name).filter(|live| live.owner == spec.owner) {
+            known.replay.send_if_modified(|replay| std::mem::replace(replay, spec.replay) != spec.replay);
             return;
         }
         let guest_log = Arc::new(GuestLog::new(self.deployments.parts.clock.clone()));
@@ -102,6 +103,7 @@ impl Supervisor {
             owner: spec.owner,
             guest_log,
             metrics: Arc::new(GuestMetrics::default()),
+            replay: watch::Sender::new(spec.replay),
             tasks: Default::default(),
         };
         live.insert(spec.name.clone(), known);
@@ -150,6 +152,7 @@ impl Supervisor {
         let mut live = self.deployments.live();
         let Some(known) = live.get_mut(&spec.name) else { return };
         let (guest_log, metrics) = (known.guest_log.clone(), known.metrics.clone());
+        let replay = known.replay.subscribe();
         known.tasks.insert(source.partition, LiveTask { status: status.clone(), is_running: true });
         drop(live);
         self.running.insert((spec.owner, source.partition), stop.clone());
@@ -170,6 +173,7 @@ impl Supervisor {
                 program,
                 guest_log: guest_log.clone(),
                 metrics,
+                replay,
                 status: status.clone(),
                 stop: stop.clone(),
             };

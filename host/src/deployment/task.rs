@@ -7,24 +7,30 @@
 //! The next call may begin before the commit of the last one is durable: the log keeps their order, and a commit is refused if
 //! the one before it did not happen. Only a call that changed state is waited for, because the next one must read it.
 
-use crate::deployment::dead_letters;
+use crate::deployment::dead_letters::{self, Letter};
 use crate::deployment::pace::Pace;
-use crate::deployment::spec::{DeploymentSpec, TaskFailure};
+use crate::deployment::replay::READ;
+use crate::deployment::search::{Search, Verdict};
+use crate::deployment::spec::{DeploymentSpec, OnPoison, Replay, TaskFailure};
 use crate::deployment::status::{TaskState, TaskStatus};
-use crate::limits::{COMMITS_IN_FLIGHT, FULL_WAIT, HARD_TRIES, INPUT_BYTES, RETRY_FIRST, RETRY_MAX};
+use crate::limits::{
+    COMMITS_IN_FLIGHT, FULL_WAIT, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST,
+    RETRY_MAX,
+};
 use futures::FutureExt as _;
 use nodata_log::{
     Appended, Batch, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StoredBatch, TaskKey, TaskLease, Topic,
-    Tp, Transaction,
+    TopicId, Tp, Transaction,
 };
 use nodata_runtime::{
     CallError, CallErrorReason, Deployment, GuestLog, GuestMetrics, Input, InputError, Instance, InstanceLimits,
-    InstanceSettings, Output, Port, Program,
+    InstanceSettings, Output, Port, Program, Rejected,
 };
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Instances with more memory than this are replaced between two batches: linear memory never shrinks.
@@ -64,6 +70,8 @@ pub(crate) struct TaskSettings {
     pub(crate) program: Program,
     pub(crate) guest_log: Arc<GuestLog>,
     pub(crate) metrics: Arc<GuestMetrics>,
+    /// The dead letters that it should process again.
+    pub(crate) replay: watch::Receiver<Option<Replay>>,
     pub(crate) status: Arc<TaskStatus>,
     pub(crate) stop: CancellationToken,
 }
@@ -80,6 +88,40 @@ struct Counts {
     events_in: u64,
     events_out: u64,
     rejected: u64,
+    skipped: u64,
+}
+
+/// Why events could not be processed.
+struct Trouble {
+    reason: String,
+    attempts: u32,
+    last_lines: Vec<String>,
+}
+
+/// What became of an input.
+enum Processed {
+    Done(Input, Output),
+    /// It failed for good.
+    Failed(Input, Trouble),
+    /// Asked to stop while waiting to try again.
+    Stopped,
+}
+
+/// How far a task comes with an input.
+#[derive(Clone, Copy)]
+enum Advance {
+    /// Past it.
+    Input,
+    /// It was a dead letter: past that, and no further in its own topic.
+    Letter(TopicId, Offset),
+}
+
+/// What became of a transaction.
+enum Committed {
+    InOrder(Pending<Appended>),
+    TooLarge(LogError),
+    /// Asked to stop while waiting for room.
+    Stopped,
 }
 
 pub(crate) struct Task {
@@ -94,6 +136,11 @@ pub(crate) struct Task {
     outputs: Outputs,
     in_flight: VecDeque<InFlight>,
     pace: Pace,
+    search: Search,
+    /// Calls with the event at `position` that failed.
+    attempts: u32,
+    /// Events that were put aside since the last one that was processed.
+    poison_in_a_row: u32,
     /// Batches that were read and not given to the component yet.
     ahead: VecDeque<StoredBatch>,
 }
@@ -151,6 +198,9 @@ impl Task {
             outputs,
             in_flight: VecDeque::new(),
             pace: Pace::default(),
+            search: Search::default(),
+            attempts: 0,
+            poison_in_a_row: 0,
             ahead: VecDeque::new(),
             settings,
         };
@@ -165,6 +215,7 @@ impl Task {
     async fn work(&mut self) -> Result<(), TaskEnd> {
         let mut end = self.settings.log.follow(self.settings.source)?;
         while !self.settings.stop.is_cancelled() {
+            self.replay().await?;
             if self.ahead.is_empty() {
                 end.mark_unchanged();
                 self.read().await?;
@@ -179,11 +230,57 @@ impl Task {
                             return Ok(());
                         }
                     }
+                    Ok(()) = self.settings.replay.changed() => {}
                     () = self.settings.stop.cancelled() => {}
                 }
                 continue;
             };
             self.one_batch(input).await?;
+        }
+        Ok(())
+    }
+
+    /// Processes the dead letters of this task that it was asked for, each on its own.
+    async fn replay(&mut self) -> Result<(), TaskEnd> {
+        let Some(replay) = *self.settings.replay.borrow_and_update() else { return Ok(()) };
+        let letters = Tp { topic: TopicId(replay.topic), partition: 0 };
+        let mut next = dead_letters::replayed(&*self.settings.log, self.lease.task, letters.topic)?.max(replay.from);
+        while next < replay.until {
+            let chunk = match self.settings.log.bounds(letters) {
+                // They are gone, and nothing is left to replay.
+                Err(_) => return Ok(()),
+                Ok(bounds) => self.settings.log.read(letters, next.max(bounds.earliest), READ).await?,
+            };
+            let to = chunk.next.min(replay.until);
+            for letter in chunk.batches.iter().flat_map(Letter::all) {
+                if !(next..to).contains(&letter.at) || letter.partition() != self.settings.source.partition {
+                    continue;
+                }
+                // Nothing that could be given: it is passed.
+                let Ok(input) = letter.input(&self.input) else { continue };
+                self.attempts = 0;
+                self.one_input(input, Advance::Letter(letters.topic, letter.at + 1)).await?;
+                if self.settings.stop.is_cancelled() {
+                    return Ok(());
+                }
+            }
+            next = to;
+        }
+        // Letters of others at the end would be looked at again after each restart.
+        if dead_letters::replayed(&*self.settings.log, self.lease.task, letters.topic)? < replay.until {
+            let state = vec![dead_letters::replayed_to(letters.topic, replay.until)?];
+            let transaction = Transaction {
+                task: self.lease.task,
+                epoch: self.lease.epoch,
+                expect: self.expect,
+                next: self.position,
+                appends: Vec::new(),
+                state,
+            };
+            if let Committed::InOrder(pending) = self.commit(transaction).await? {
+                pending.await?;
+                self.expect = Some(self.position);
+            }
         }
         Ok(())
     }
@@ -206,10 +303,11 @@ impl Task {
     fn next_input(&mut self) -> Result<Option<Input>, TaskEnd> {
         let mut pieces: Vec<(StoredBatch, Range<usize>)> = Vec::new();
         let (mut rows, mut bytes) = (0, 0);
+        let rows_max = self.pace.events().min(self.search.rows_max());
         for stored in &self.ahead {
             let count = stored.batch.len();
             let from = stored.offsets.rows_before(self.position, count);
-            let room = self.pace.events() - rows;
+            let room = rows_max - rows;
             let to = (from + room).min(count);
             if from >= to || (bytes > 0 && bytes + stored.batch.payload_bytes() as u64 > INPUT_BYTES) {
                 if from >= count {
@@ -225,98 +323,210 @@ impl Task {
             Ok(input) => Ok(Some(input)),
             Err(InputError::Empty) => Ok(None),
             // One batch of the log is never larger than an input may be.
-            Err(error) => Err(TaskEnd::Failed(self.failure(0, &error.to_string(), Vec::new()))),
+            Err(error) => {
+                let trouble = Trouble { reason: error.to_string(), attempts: 0, last_lines: Vec::new() };
+                Err(TaskEnd::Failed(self.failure(trouble)))
+            }
         }
     }
 
-    /// Processes and commits one input.
+    /// Processes and commits the next input, or finds out why that is not possible.
     async fn one_batch(&mut self, input: Input) -> Result<(), TaskEnd> {
-        let next = input.last_offset() + 1;
+        let rows = input.len();
+        if self.one_input(input, Advance::Input).await? {
+            self.poison_in_a_row = 0;
+            self.search.succeeded(rows, self.pace.events());
+            if !matches!(self.search, Search::Halving { .. }) {
+                self.attempts = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Processes and commits an input; true if it was processed.
+    async fn one_input(&mut self, input: Input, advance: Advance) -> Result<bool, TaskEnd> {
         let (input, output) = match self.process(input).await? {
-            Some(done) => done,
-            // Asked to stop while waiting to try again.
-            None => return Ok(()),
+            Processed::Done(input, output) => (input, output),
+            Processed::Failed(input, trouble) => return self.failed(input, trouble, advance).await.map(|()| false),
+            Processed::Stopped => return Ok(false),
         };
-        let counts =
-            Counts { events_in: input.len() as u64, events_out: output.events, rejected: output.rejected.len() as u64 };
+        if let Some(error) = self.conclude(&input, output, &[], 0, advance).await? {
+            let reason = format!("the outputs of one call are too large: {error}");
+            let trouble = Trouble { reason, attempts: self.attempts, last_lines: Vec::new() };
+            return self.failed(input, trouble, advance).await.map(|()| false);
+        }
+        Ok(true)
+    }
+
+    /// Commits what became of an input, with the position behind it. What comes back is why that is too much at once.
+    async fn conclude(
+        &mut self,
+        input: &Input,
+        output: Output,
+        last_lines: &[String],
+        skipped: u64,
+        advance: Advance,
+    ) -> Result<Option<LogError>, TaskEnd> {
+        let mut output = output;
+        let next = match advance {
+            Advance::Input => input.last_offset() + 1,
+            Advance::Letter(letters, next) => {
+                output.state.push(dead_letters::replayed_to(letters, next)?);
+                self.position
+            }
+        };
+        let counts = Counts {
+            events_in: input.len() as u64,
+            events_out: output.events,
+            rejected: output.rejected.len() as u64,
+            skipped,
+        };
         let changes_state = !output.state.is_empty();
-        let transaction = self.transaction(&input, next, output).await?;
-        let Some(pending) = self.commit(transaction).await? else { return Ok(()) };
+        let transaction = self.transaction(input, next, output, last_lines).await?;
+        let pending = match self.commit(transaction).await? {
+            Committed::InOrder(pending) => pending,
+            Committed::TooLarge(error) => return Ok(Some(error)),
+            Committed::Stopped => return Ok(None),
+        };
         self.in_flight.push_back(InFlight { pending, next, counts });
         self.position = next;
         self.expect = Some(next);
         while self.ahead.front().is_some_and(|stored| stored.last() < next) {
             self.ahead.pop_front();
         }
-        self.settle(if changes_state { 0 } else { COMMITS_IN_FLIGHT }).await
+        self.settle(if changes_state { 0 } else { COMMITS_IN_FLIGHT }).await?;
+        Ok(None)
+    }
+
+    /// Goes on with fewer events, or puts aside the one that it is.
+    async fn failed(&mut self, input: Input, trouble: Trouble, advance: Advance) -> Result<(), TaskEnd> {
+        if matches!(advance, Advance::Input) && self.search.failed(input.len()) == Verdict::Smaller {
+            return Ok(());
+        }
+        let mut output = Output::default();
+        let (what, skipped) = match self.settings.spec.on_error.then {
+            OnPoison::Pause => return Err(TaskEnd::Failed(self.failure(trouble))),
+            OnPoison::Skip => ("is skipped", 1),
+            OnPoison::DeadLetter => {
+                output.rejected.push(Rejected { row: 0, reason: trouble.reason.clone() });
+                ("is a dead letter", 0)
+            }
+        };
+        let note = format!("the event at offset {} {what}: {}", input.first_offset(), trouble.reason);
+        self.settings.guest_log.note(self.settings.source.partition, &note);
+        if let Some(error) = self.conclude(&input, output, &trouble.last_lines, skipped, advance).await? {
+            return Err(TaskEnd::Log(error));
+        }
+        self.is_well();
+        self.attempts = 0;
+        self.poison_in_a_row += 1;
+        if self.poison_in_a_row > POISON_WAIT_AFTER {
+            // Whatever is wrong is not one event. It is put right with less damage when this is slow.
+            let doubled = (self.poison_in_a_row - POISON_WAIT_AFTER).min(16);
+            self.rest((POISON_WAIT_FIRST * (1 << doubled)).min(POISON_WAIT_MAX)).await;
+        }
+        Ok(())
+    }
+
+    /// Whatever was wrong is over.
+    fn is_well(&self) {
+        if self.attempts > 0 {
+            self.settings.status.update(|report| {
+                report.state = TaskState::Running;
+                report.attempts = 0;
+                report.reason.clear();
+                report.last_lines.clear();
+            });
+        }
+    }
+
+    /// Waits, and less long if asked to stop.
+    fn rest(&self, wait: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let stop = self.settings.stop.clone();
+        async move {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => {}
+            }
+        }
     }
 
     /// Calls the component until it succeeds, as the policy says, and answers with the input as it was given the last time.
-    /// `None`: asked to stop.
-    async fn process(&mut self, mut input: Input) -> Result<Option<(Input, Output)>, TaskEnd> {
-        let mut attempt = 0;
-        let mut hard = 0;
+    async fn process(&mut self, mut input: Input) -> Result<Processed, TaskEnd> {
+        let (mut soft, mut hard) = (0, 0);
         let mut wait = RETRY_FIRST;
         loop {
-            attempt += 1;
             let begun = Instant::now();
-            input = input.with_attempt(attempt);
-            let error = match self.call(input.clone()).await {
+            input = input.with_attempt(self.attempts + 1);
+            let failure = match self.call(input.clone()).await {
                 Ok(output) => {
                     self.pace.learn(input.len(), begun.elapsed());
-                    if attempt > 1 {
-                        self.settings.status.update(|report| {
-                            report.state = TaskState::Running;
-                            report.attempts = 0;
-                            report.reason.clear();
-                            report.last_lines.clear();
-                        });
-                    }
-                    return Ok(Some((input, output)));
+                    self.is_well();
+                    return Ok(Processed::Done(input, output));
                 }
-                Err(CallFailure::Log(error)) => return Err(error.into()),
-                Err(CallFailure::Call(error)) => error,
+                Err(failure) => failure,
             };
-            let reason = self.describe(&input, &error);
-            self.settings.guest_log.note(self.settings.source.partition, &format!("attempt {attempt}: {reason}"));
-            if let CallErrorReason::Transient(_) = error.reason() {
-                // What was done before is told as done while this waits.
-                self.settle(0).await?;
-                self.settings.status.update(|report| {
-                    report.state = TaskState::Retrying;
-                    report.attempts = attempt;
-                    report.reason = reason;
-                    report.last_lines = error.stderr().to_vec();
-                });
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => wait = (wait * 2).min(RETRY_MAX),
-                    () = self.settings.stop.cancelled() => return Ok(None),
+            self.attempts += 1;
+            let (error, blame) = match failure {
+                CallFailure::Log(error) => return Err(error.into()),
+                CallFailure::Start(error) => (error, Blame::Nobody),
+                CallFailure::Call(error) => {
+                    let blame = Blame::of(&error);
+                    (error, blame)
                 }
-                continue;
+            };
+            let trouble = self.describe(&input, &error);
+            let said = format!("attempt {}: {}", self.attempts, trouble.reason);
+            self.settings.guest_log.note(self.settings.source.partition, &said);
+            // What was done before is told as done while this is tried again.
+            self.settle(0).await?;
+            self.settings.status.update(|report| {
+                report.state = TaskState::Retrying;
+                report.attempts = self.attempts;
+                report.reason.clone_from(&trouble.reason);
+                report.last_lines.clone_from(&trouble.last_lines);
+            });
+            match blame {
+                Blame::Host => return Err(TaskEnd::Failed(self.failure(trouble))),
+                Blame::Nobody => {}
+                Blame::Later => {
+                    soft += 1;
+                    if self.settings.spec.on_error.retries.is_some_and(|most| soft > most) {
+                        return Ok(Processed::Failed(input, trouble));
+                    }
+                }
+                Blame::Events => {
+                    self.instance = None;
+                    hard += 1;
+                    if hard >= self.search.tries(input.len()) {
+                        return Ok(Processed::Failed(input, trouble));
+                    }
+                    continue;
+                }
             }
-            self.instance = None;
-            hard += 1;
-            if hard >= HARD_TRIES {
-                let lines =
-                    error.frames().iter().map(|frame| format!("at {frame}")).chain(error.stderr().iter().cloned());
-                return Err(TaskEnd::Failed(self.failure(attempt, &reason, lines.collect())));
+            self.rest(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
+            if self.settings.stop.is_cancelled() {
+                return Ok(Processed::Stopped);
             }
         }
     }
 
-    fn describe(&self, input: &Input, error: &CallError) -> String {
+    fn describe(&self, input: &Input, error: &CallError) -> Trouble {
         let (first, last) = (input.first_offset(), input.last_offset());
-        format!("{error} (events {first} to {last} of `{}`, partition {})", self.input, self.settings.source.partition)
+        let events = if first == last { format!("event {first}") } else { format!("events {first} to {last}") };
+        let partition = self.settings.source.partition;
+        let frames = error.frames().iter().map(|frame| format!("at {frame}"));
+        Trouble {
+            reason: format!("{error} ({events} of `{}`, partition {partition})", self.input),
+            attempts: self.attempts,
+            last_lines: frames.chain(error.stderr().iter().cloned()).collect(),
+        }
     }
 
-    fn failure(&self, attempts: u32, reason: &str, last_lines: Vec<String>) -> TaskFailure {
-        TaskFailure {
-            position: self.position,
-            attempts,
-            reason: reason.to_owned(),
-            last_lines,
-            time_us: self.settings.clock.now_us(),
-        }
+    fn failure(&self, trouble: Trouble) -> TaskFailure {
+        let Trouble { reason, attempts, last_lines } = trouble;
+        TaskFailure { position: self.position, attempts, reason, last_lines, time_us: self.settings.clock.now_us() }
     }
 
     async fn call(&mut self, input: Input) -> Result<Output, CallFailure> {
@@ -328,7 +538,7 @@ impl Task {
         }
         let mut instance = match self.instance.take() {
             Some(instance) if instance.is_alive() && instance.memory_bytes() < RECYCLE_MEMORY_BYTES => instance,
-            _ => self.start_instance().await?,
+            _ => self.start_instance().await.map_err(CallFailure::Start)?,
         };
         let output = instance.process(input).await;
         let memory_bytes = instance.memory_bytes();
@@ -353,7 +563,13 @@ impl Task {
         self.settings.program.instantiate(settings).await
     }
 
-    async fn transaction(&mut self, input: &Input, next: Offset, output: Output) -> Result<Transaction, TaskEnd> {
+    async fn transaction(
+        &mut self,
+        input: &Input,
+        next: Offset,
+        output: Output,
+        last_lines: &[String],
+    ) -> Result<Transaction, TaskEnd> {
         let mut appends: Vec<(Tp, Batch)> = Vec::with_capacity(output.batches.len() + 1);
         for emitted in output.batches {
             let topic = self.outputs.topics[emitted.port].id;
@@ -361,7 +577,7 @@ impl Task {
         }
         if !output.rejected.is_empty() {
             let spec = &self.settings.spec;
-            let dead = dead_letters::append(&*self.settings.log, spec, input, &output.rejected).await?;
+            let dead = dead_letters::append(&*self.settings.log, spec, input, &output.rejected, last_lines).await?;
             appends.push(dead);
         }
         Ok(Transaction {
@@ -374,9 +590,8 @@ impl Task {
         })
     }
 
-    /// Puts a transaction in order. While the disk is full it waits: the call is done, and nothing of it is lost. `None`:
-    /// asked to stop meanwhile.
-    async fn commit(&mut self, transaction: Transaction) -> Result<Option<Pending<Appended>>, TaskEnd> {
+    /// Puts a transaction in order. While the disk is full it waits: the call is done, and nothing of it is lost.
+    async fn commit(&mut self, transaction: Transaction) -> Result<Committed, TaskEnd> {
         let mut waited = false;
         loop {
             match self.settings.log.commit(transaction.clone()) {
@@ -387,7 +602,7 @@ impl Task {
                             report.reason.clear();
                         });
                     }
-                    return Ok(Some(pending));
+                    return Ok(Committed::InOrder(pending));
                 }
                 Err(error @ LogError::DiskFull) => {
                     waited = true;
@@ -395,15 +610,12 @@ impl Task {
                         report.state = TaskState::Retrying;
                         report.reason = error.to_string();
                     });
-                    tokio::select! {
-                        () = tokio::time::sleep(FULL_WAIT) => {}
-                        () = self.settings.stop.cancelled() => return Ok(None),
+                    self.rest(FULL_WAIT).await;
+                    if self.settings.stop.is_cancelled() {
+                        return Ok(Committed::Stopped);
                     }
                 }
-                Err(error @ LogError::TransactionTooLarge { .. }) => {
-                    let reason = format!("the outputs of one call are too large: {error}");
-                    return Err(TaskEnd::Failed(self.failure(1, &reason, Vec::new())));
-                }
+                Err(error @ LogError::TransactionTooLarge { .. }) => return Ok(Committed::TooLarge(error)),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -430,15 +642,41 @@ impl Task {
                 report.events_in += counts.events_in;
                 report.events_out += counts.events_out;
                 report.events_rejected += counts.rejected;
+                report.events_skipped += counts.skipped;
             });
         }
         Ok(())
     }
 }
 
+/// What is to be done about a call that failed.
+enum Blame {
+    /// The component asks for more time.
+    Later,
+    /// What it was given, or what it makes of it.
+    Events,
+    /// Neither: it could not be called at all.
+    Nobody,
+    /// A defect of this host, which no event has to pay for.
+    Host,
+}
+
+impl Blame {
+    fn of(error: &CallError) -> Self {
+        match error.reason() {
+            CallErrorReason::Transient(_) => Blame::Later,
+            CallErrorReason::OutOfHostMemory { .. } => Blame::Nobody,
+            CallErrorReason::Host(_) => Blame::Host,
+            _ => Blame::Events,
+        }
+    }
+}
+
 /// Why a call gave nothing.
 enum CallFailure {
     Call(CallError),
+    /// There was no instance to call.
+    Start(CallError),
     Log(LogError),
 }
 

@@ -54,13 +54,14 @@ fn a_deployment_is_made_listed_and_described() {
     let expected = json!({
         "name": "copies", "state": "running", "lag": 0, "component": "copies", "digest": digest,
         "transform": { "input": "in", "outputs": { "": "out" } }, "config": { "a": "1" }, "metrics": [],
+        "on_error": "retry=forever,then=dead-letter",
     });
     assert_eq!(described, expected);
     let text = server.ok(&["deployment", "describe", "copies"]);
     let begin = format!("deployment copies: running, lag 0\ncomponent  copies ({short})\ntopics     in -> out\n");
     assert!(text.starts_with(&begin), "{text}");
     assert!(
-        text.contains("config     a = 1\n\nPARTITION  STATE    POSITION  LAG  IN  OUT  REJECTED  MEMORY\n"),
+        text.contains("config     a = 1\n\nPARTITION  STATE    POSITION  LAG  IN  OUT  REJECTED  SKIPPED  MEMORY\n"),
         "{text}"
     );
 }

@@ -44,7 +44,7 @@ fn while_it_is_tried_again_it_says_so_and_can_be_paused_and_deleted() {
             server.wait_until("fails-at-first", |described| described["tasks"][0]["attempts"].as_u64() > Some(2));
         let task = &described["tasks"][0];
         assert_eq!((&described["state"], &task["state"]), (&json!("retrying"), &json!("retrying")));
-        assert!(text(task, "reason").contains("is too early (events 0 to 0 of `in`, partition 0)"), "{task}");
+        assert!(text(task, "reason").contains("is too early (event 0 of `in`, partition 0)"), "{task}");
         assert!(task["last_lines"].to_string().contains("this is attempt "), "{task}");
     };
     retries(&server);
@@ -84,14 +84,15 @@ fn a_hard_failure_is_tried_once_more_on_a_fresh_instance() {
 #[track_caller]
 fn check_pauses(component: &str, config: &[&str], reason: &str, last_line: &str) {
     let mut server = server();
-    let config: Vec<&str> = config.iter().flat_map(|config| ["--config", *config]).collect();
-    server.deploy(component, "in:out", &config);
-    server.publish("in", &["a", "boom"]);
+    let config = config.iter().flat_map(|config| ["--config", *config]);
+    let more: Vec<&str> = config.chain(["--on-error", "then=pause"]).collect();
+    server.deploy(component, "in:out", &more);
+    server.publish("in", &["boom"]);
     let check = |described: &Value| {
-        assert_eq!((&described["state"], &described["lag"]), (&json!("failed"), &json!(2)));
+        assert_eq!((&described["state"], &described["lag"]), (&json!("failed"), &json!(1)));
         let task = &described["tasks"][0];
         assert_eq!((&task["attempts"], &task["position"]), (&json!(2), &json!(0)), "{task}");
-        let whole = format!("{reason} (events 0 to 1 of `in`, partition 0)");
+        let whole = format!("{reason} (event 0 of `in`, partition 0)");
         assert_eq!(text(task, "reason"), whole);
         assert!(task["last_lines"].to_string().contains(last_line), "{task}");
     };
@@ -100,7 +101,7 @@ fn check_pauses(component: &str, config: &[&str], reason: &str, last_line: &str)
     server.kill_and_restart();
     check(&server.described(component));
     let shown = server.ok(&["deployment", "describe", component]);
-    let begin = format!("partition 0 is failed after 2 attempts: {reason} (events 0 to 1");
+    let begin = format!("partition 0 is failed after 2 attempts: {reason} (event 0");
     assert!(shown.contains(&begin), "{shown}");
     assert!(
         shown.contains(&format!("nothing is lost; try again with `nodata deployment resume {component}`")),
@@ -151,7 +152,7 @@ fn a_task_that_failed_holds_up_neither_the_other_partitions_nor_the_other_deploy
     server.ok(&["topic", "create", "in", "--partitions", "2"]);
     server.ok(&["topic", "create", "out"]);
     server.ok(&["topic", "create", "copied"]);
-    server.deploy("panics", "in:out", &[]);
+    server.deploy("panics", "in:out", &["--on-error", "then=pause"]);
     server.deploy("copies", "in:copied", &[]);
     server.publish_to("in", 0, &["boom"]);
     server.wait_until_failed("panics");

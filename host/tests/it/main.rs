@@ -13,6 +13,7 @@ mod golden;
 mod harness;
 mod kill;
 mod outside;
+mod poison;
 mod publish;
 mod repair;
 mod stop;

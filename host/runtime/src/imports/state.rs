@@ -14,6 +14,9 @@ use std::sync::Arc;
 use wasmtime::component::{ComponentType, Linker, Lower, Resource, ResourceType, WasmList, WasmStr};
 use wasmtime::{AsContext as _, StoreContextMut};
 
+/// The host keeps what it remembers of a task beside what the component does.
+const HOST_TABLES: &str = "nodata.";
+
 /// An open table. A guest may keep it over calls.
 pub(super) struct OpenTable {
     name: Name,
@@ -62,6 +65,10 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     })?;
     state.func_wrap("[static]table.open", |mut cx: Cx, (name,): (WasmStr,)| -> Answer<Table> {
         let name = match Name::new(&name.to_str(&cx)?) {
+            Ok(name) if name.as_str().starts_with(HOST_TABLES) => {
+                let what = format!("tables whose name begins with `{HOST_TABLES}` belong to the host");
+                return Ok((Err(Refused::Denied(what)),));
+            }
             Ok(name) => name,
             Err(error) => return Ok((Err(Refused::Denied(cut(&error.to_string(), ERROR_BYTES_MAX).to_owned())),)),
         };

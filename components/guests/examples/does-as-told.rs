@@ -1,0 +1,32 @@
+//! Does as each value says, and gives every other one a number: how many there were so far, as its state says.
+//!
+//! `panic` and `refuse` fail the call for good, `later` fails it until it was tried twice, `never` says so for ever, `aside` is rejected.
+
+use nodata_component::{Error, Events, Output, Result, component, state::Table};
+
+#[component]
+fn does_as_told(events: Events<'_>, out: &mut Output<'_>) -> Result<()> {
+    let table = Table::open("told")?;
+    let mut count = match table.get("count")? {
+        Some(bytes) => u64::from_le_bytes(bytes.try_into().expect("eight bytes")),
+        None => 0,
+    };
+    for event in events {
+        match event.text()? {
+            "panic" => {
+                eprintln!("offset {} says so", event.offset());
+                panic!("told to");
+            }
+            "refuse" => return Err(Error::permanent("told to")),
+            "never" => return Err(Error::transient("told to")),
+            "later" if events.attempt() <= 2 => return Err(Error::transient("told to")),
+            "aside" => out.reject(&event, "told to"),
+            text => {
+                count += 1;
+                out.like(&event).text(format_args!("{count} {text}"))?;
+            }
+        }
+    }
+    table.put("count", count.to_le_bytes())?;
+    Ok(())
+}
