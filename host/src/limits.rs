@@ -91,6 +91,16 @@ pub const COMMITS_IN_FLIGHT: usize = 4;
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 pub const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// Events that a source may emit in one call.
+pub const POLL_EVENTS_MAX: u32 = 8192;
+
+/// Longest rest of a source that has nothing, whatever it asks for: its deployment must notice that it should stop, and its own
+/// clock may be wrong.
+pub const SOURCE_IDLE_MAX: Duration = Duration::from_secs(3600);
+
+/// Failures in a row, other than those that may pass, after which a source is paused if its policy says so.
+pub const SOURCE_TRIES: u32 = 2;
+
 /// Wait before a commit that found no room on the disk is tried again.
 pub const FULL_WAIT: Duration = Duration::from_secs(1);
 

@@ -289,36 +289,26 @@ impl OpenFile {
 
     /// All events of a row group, after its bytes were checked.
     pub fn group_events(&self, at: usize) -> Result<Vec<StoredBatch>, ParquetError> {
-        let slices = guarded(|| Ok(Slices { reader: Some(self.reader(at, column::EVENT)?.build()?) }))?;
+        let offsets = self.groups[at].offsets.clone();
+        let rows = self.rows_of(at);
+        let slices = guarded(|| {
+            Ok(Slices { reader: Some(self.reader(at, column::EVENT)?.build()?), left: offsets, rows_left: rows })
+        })?;
         let mut events: Vec<StoredBatch> = Vec::new();
         for slice in slices {
             events.extend(slice?);
         }
-        let Range { mut start, end } = self.groups[at].offsets;
-        let mut rows = 0;
-        for stored in &events {
-            for row in 0..stored.batch.len() {
-                let offset = stored.offsets.at(row);
-                if offset < start || offset >= end {
-                    return Err(wrong(format!(
-                        "an event at offset {offset} among those of {:?}",
-                        self.groups[at].offsets
-                    )));
-                }
-                start = offset + 1;
-                rows += 1;
-            }
-        }
-        if rows != self.metadata.metadata().row_group(at).num_rows() || start != end {
-            return Err(wrong(format!("{rows} events at offsets up to {start}, which is not what the footer says")));
-        }
         Ok(events)
+    }
+
+    fn rows_of(&self, at: usize) -> u64 {
+        self.metadata.metadata().row_group(at).num_rows() as u64
     }
 
     /// The offsets of a row group, after its bytes were checked. `decodes`: what the footer says of it is not believed.
     pub fn group_offsets(&self, at: usize, decodes: bool) -> Result<Ranges, ParquetError> {
         let Range { start, end } = self.groups[at].offsets;
-        if !decodes && end - start == self.metadata.metadata().row_group(at).num_rows() as u64 {
+        if !decodes && end - start == self.rows_of(at) {
             self.window(at)?;
             return Ok((start..end).into());
         }
@@ -339,16 +329,17 @@ impl OpenFile {
             let Some(group) = self.groups.get(at) else { return Ok(None) };
             // Slices begin at multiples of their size, so that two readers are given the same ones. Where offsets have gaps,
             // rows cannot be counted from them, and the row group is read from its start.
-            let is_dense =
-                group.offsets.end - group.offsets.start == self.metadata.metadata().row_group(at).num_rows() as u64;
-            let before = from.saturating_sub(group.offsets.start) as usize / SLICE_ROWS * SLICE_ROWS;
+            let rows = self.rows_of(at);
+            let is_dense = group.offsets.end - group.offsets.start == rows;
+            let before = from.saturating_sub(group.offsets.start) / SLICE_ROWS as u64 * SLICE_ROWS as u64;
+            let before = if is_dense { before } else { 0 };
             let mut reader = self.reader(at, column::EVENT)?;
-            if before > 0 && is_dense {
-                let rows = self.metadata.metadata().row_group(at).num_rows() as usize;
-                let selection = vec![RowSelector::skip(before), RowSelector::select(rows - before)];
+            if before > 0 {
+                let selection = vec![RowSelector::skip(before as usize), RowSelector::select((rows - before) as usize)];
                 reader = reader.with_row_selection(RowSelection::from(selection));
             }
-            Ok(Some(Slices { reader: Some(reader.build()?) }))
+            let left = group.offsets.start + before..group.offsets.end;
+            Ok(Some(Slices { reader: Some(reader.build()?), left, rows_left: rows - before }))
         })
     }
 
@@ -387,9 +378,29 @@ fn int_statistics(group: &RowGroupMetaData, column: usize) -> Result<(i64, i64),
     }
 }
 
-/// Events of a row group, slice by slice.
+/// Events of a row group, slice by slice. Their offsets increase, and are those that the footer says.
 pub struct Slices {
     reader: Option<ParquetRecordBatchReader>,
+    /// Where the offsets of the others are.
+    left: Range<Offset>,
+    rows_left: u64,
+}
+
+impl Slices {
+    fn check(&mut self, slice: &[StoredBatch]) -> Result<(), ParquetError> {
+        for stored in slice {
+            let (first, last) = (stored.first(), stored.last());
+            let Range { start, end } = self.left;
+            if first < start || last >= end {
+                return Err(wrong(format!(
+                    "events at offsets {first} to {last} where those from {start} to {end} are"
+                )));
+            }
+            self.left.start = last + 1;
+            self.rows_left = self.rows_left.saturating_sub(stored.batch.len() as u64);
+        }
+        Ok(())
+    }
 }
 
 impl Iterator for Slices {
@@ -398,7 +409,11 @@ impl Iterator for Slices {
     fn next(&mut self) -> Option<Self::Item> {
         // Taken out, because after an error it would give the same error again, for ever.
         let mut reader = self.reader.take()?;
-        let slice = guarded(|| reader.next().map(|rows| to_batches(&rows?)).transpose()).transpose()?;
+        let Some(slice) = guarded(|| reader.next().map(|rows| to_batches(&rows?)).transpose()).transpose() else {
+            let is_whole = self.left.is_empty() && self.rows_left == 0;
+            return (!is_whole).then(|| Err(wrong(format!("it ends before offset {}", self.left.start))));
+        };
+        let slice = slice.and_then(|slice| self.check(&slice).map(|()| slice));
         self.reader = slice.is_ok().then_some(reader);
         Some(slice)
     }
@@ -422,6 +437,9 @@ fn to_batches(rows: &RecordBatch) -> Result<Vec<StoredBatch>, ParquetError> {
         timestamps_us: Some(timestamps),
         headers: headers.as_ref().map(|(offsets, data)| ColumnRef { offsets, data, validity: &[] }),
     };
+    if offsets.iter().any(|offset| *offset < 0) || !offsets.is_sorted_by(|one, next| one < next) {
+        return Err(wrong("offsets do not increase"));
+    }
     let mut batches = Vec::new();
     let mut start = 0;
     while start < rows.num_rows() {

@@ -194,7 +194,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
             limits: InstanceLimits::default(),
         });
         let task = TaskKey { owner: OwnerId(1), source: Tp { topic: TopicId(1), partition: 0 } };
-        let settings = InstanceSettings { deployment, task, log: Arc::new(ModelLog::new(clock)) };
+        let settings = InstanceSettings {
+            role: nodata_runtime::Role::Transform,
+            deployment,
+            task,
+            log: Arc::new(ModelLog::new(clock)),
+        };
         let instance = runtime.spawn(async move { program.instantiate(settings).await }).await??;
         instances.push((name, instance));
     }

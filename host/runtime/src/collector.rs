@@ -5,9 +5,10 @@
 //! refused one leaves no trace.
 
 use crate::input::{Column, InputColumns};
-use crate::limits::{REJECT_REASON_BYTES_MAX, REJECT_REASONS_BYTES_MAX};
+use crate::limits::{CHECKPOINT_BYTES_MAX, REJECT_REASON_BYTES_MAX, REJECT_REASONS_BYTES_MAX};
 use crate::output::{Emitted, Output, Port, Rejected};
 use crate::rows::{EmitError, EncodedHeaders, GuestEvent, GuestRows, check_sizes, check_values, cut, rows_bytes};
+use bytes::Bytes;
 use nodata_log::batch::BatchError;
 use nodata_log::{BatchBuilder, RowsRef, StateChange, TimestampUs, partition_of_key};
 use std::collections::BTreeMap;
@@ -31,6 +32,9 @@ pub(crate) struct Collector {
     rejected: BTreeMap<u32, String>,
     reasons_bytes: usize,
     rejects_ignored: u64,
+    /// Whether there is something to go on from.
+    takes_checkpoints: bool,
+    checkpoint: Option<Bytes>,
     /// Headers of the emit in hand, encoded; kept for its memory.
     headers: EncodedHeaders,
 }
@@ -60,8 +64,15 @@ impl Collector {
             rejected: BTreeMap::new(),
             reasons_bytes: 0,
             rejects_ignored: 0,
+            takes_checkpoints: false,
+            checkpoint: None,
             headers: EncodedHeaders::default(),
         }
+    }
+
+    /// Makes it the collector of a source.
+    pub(crate) fn take_checkpoints(&mut self) {
+        self.takes_checkpoints = true;
     }
 
     /// Makes ready for a call; whatever the last one left is gone.
@@ -69,6 +80,7 @@ impl Collector {
         self.close();
         self.open.clear();
         self.rejected.clear();
+        self.checkpoint = None;
         (self.bytes, self.events, self.reasons_bytes, self.rejects_ignored) = (0, 0, 0, 0);
         (self.input_partition, self.input_rows, self.now_us) = (input_partition, input_rows as u32, now_us);
     }
@@ -87,6 +99,7 @@ impl Collector {
             bytes: self.bytes,
             rejected: rejected.map(|(row, reason)| Rejected { row, reason }).collect(),
             rejects_ignored: self.rejects_ignored,
+            checkpoint: self.checkpoint.take(),
             state,
         };
         (self.bytes, self.events, self.reasons_bytes, self.rejects_ignored) = (0, 0, 0, 0);
@@ -208,6 +221,20 @@ impl Collector {
         self.reasons_bytes += reason.len();
         self.reasons_bytes -= before;
         self.rejected.insert(row, reason.to_owned());
+    }
+
+    /// Keeps the last position of a source.
+    pub(crate) fn checkpoint(&mut self, position: &[u8]) -> Result<(), EmitError> {
+        if !self.takes_checkpoints {
+            return Err(EmitError::Invalid("only a source has checkpoints".to_owned()));
+        }
+        let bytes = position.len();
+        if bytes > CHECKPOINT_BYTES_MAX {
+            let what = format!("a checkpoint of {bytes} bytes, at most {CHECKPOINT_BYTES_MAX} are allowed");
+            return Err(EmitError::Invalid(what));
+        }
+        self.checkpoint = Some(Bytes::copy_from_slice(position));
+        Ok(())
     }
 
     /// Where an event goes: equal keys go to equal places, events without one stay with the partition they came from.

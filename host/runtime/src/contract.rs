@@ -12,16 +12,22 @@ pub(crate) const VERSION: (u64, u64, u64) = (0, 1, 0);
 pub enum Role {
     /// Batch in, events out.
     Transform,
+    /// Batch in, and out of here.
+    Sink,
+    /// Events out, from elsewhere.
+    Source,
 }
 
 /// Every role that this host runs.
-pub(crate) const ROLES: &[Role] = &[Role::Transform];
+pub(crate) const ROLES: &[Role] = &[Role::Transform, Role::Sink, Role::Source];
 
 impl Role {
     /// The world that makes a component one.
     pub fn world(self) -> &'static str {
         match self {
             Role::Transform => "transform",
+            Role::Sink => "sink",
+            Role::Source => "source",
         }
     }
 
@@ -29,6 +35,17 @@ impl Role {
     pub(crate) fn interface(self) -> &'static str {
         match self {
             Role::Transform => "transformer",
+            Role::Sink => "sink-writer",
+            Role::Source => "source-reader",
+        }
+    }
+
+    /// The functions of that interface.
+    pub(crate) fn functions(self) -> &'static [&'static str] {
+        match self {
+            Role::Transform => &["process"],
+            Role::Sink => &["write", "flush"],
+            Role::Source => &["open", "poll", "committed"],
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Everything of the host that belongs to one instance.
 
 use crate::collector::Collector;
+use crate::contract::Role;
 use crate::deployment::{Deployment, InstanceLimits};
 use crate::guest_log::LogSource;
 use crate::imports::wasi::{self, DenyRequests};
@@ -24,6 +25,8 @@ pub(crate) struct Guest {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) memory: InstanceMemory,
     pub(crate) budget: CpuBudget,
+    /// Calls so far.
+    pub(crate) calls: u32,
     /// The batch of the call in hand.
     pub(crate) input: Option<InputColumns>,
     /// Taken out while it reads the memory of the guest.
@@ -39,6 +42,7 @@ pub(crate) struct Guest {
 impl Guest {
     pub(crate) fn new(
         deployment: Arc<Deployment>,
+        role: Role,
         partition: u32,
         state: Option<StateStore>,
         host_memory: Arc<HostMemory>,
@@ -49,10 +53,14 @@ impl Guest {
         let stderr = GuestStream::new(deployment.log.clone(), LogSource::Stderr, partition);
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
-        let collector = Collector::new(deployment.ports.clone(), limits.output_bytes, limits.output_events);
+        let mut collector = Collector::new(deployment.ports.clone(), limits.output_bytes, limits.output_events);
+        if role == Role::Source {
+            collector.take_checkpoints();
+        }
         Self {
             memory: InstanceMemory::new(host_memory, limits.memory_bytes),
             budget: CpuBudget::default(),
+            calls: 0,
             input: None,
             collector: Some(Box::new(collector)),
             state: StateTables::new(state, limits.state_write_bytes),

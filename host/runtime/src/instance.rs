@@ -3,22 +3,36 @@
 use crate::accept::AcceptError;
 use crate::call_error::{CallError, CallErrorReason};
 use crate::contract::{self, Role};
-use crate::deployment::{Deployment, InstanceLimits};
+use crate::deployment::Deployment;
 use crate::guest::Guest;
-use crate::imports::types::{BatchHandle, CollectorHandle, GuestError};
+use crate::imports::types::{BatchHandle, CollectorHandle, GuestError, PollStatus};
 use crate::input::{Input, InputColumns};
 use crate::limits::{HOSTCALL_BYTES_MAX, RESOURCES_MAX};
 use crate::output::Output;
 use crate::program::ProgramInner;
 use crate::state::StateStore;
+use bytes::Bytes;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use wasmtime::Store;
-use wasmtime::component::{Resource, TypedFunc};
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, ComponentType, Lift, Lower, Resource, TypedFunc};
 
-type Process = TypedFunc<(Resource<BatchHandle>, Resource<CollectorHandle>), (Result<(), GuestError>,)>;
+/// A function that may fail.
+type Function<P, R> = TypedFunc<P, (Result<R, GuestError>,)>;
+type Handles = (Resource<BatchHandle>, Resource<CollectorHandle>);
+
+/// What a source has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceStatus {
+    /// Call it again at once.
+    More,
+    /// Call it again after so long.
+    Idle(Duration),
+    /// Never call it again.
+    Finished,
+}
 
 /// A running component, for one task. It is called with one batch after the other.
 ///
@@ -30,18 +44,61 @@ pub struct Instance {
 
 struct Live {
     store: Store<Guest>,
-    process: Process,
+    exports: Exports,
+}
+
+/// The functions of a role.
+#[derive(Clone, Copy)]
+enum Exports {
+    Transform {
+        process: Function<Handles, ()>,
+    },
+    Sink {
+        write: Function<Handles, ()>,
+        flush: Function<(), ()>,
+    },
+    Source {
+        open: Function<(Option<Bytes>,), ()>,
+        poll: Function<(u32, Resource<CollectorHandle>), PollStatus>,
+        committed: Function<(Bytes,), ()>,
+    },
+}
+
+impl Exports {
+    fn of(
+        role: Role,
+        functions: &[ComponentExportIndex],
+        store: &mut Store<Guest>,
+        instance: &wasmtime::component::Instance,
+    ) -> wasmtime::Result<Self> {
+        Ok(match (role, functions) {
+            (Role::Transform, [process]) => {
+                Exports::Transform { process: instance.get_typed_func(&mut *store, process)? }
+            }
+            (Role::Sink, [write, flush]) => Exports::Sink {
+                write: instance.get_typed_func(&mut *store, write)?,
+                flush: instance.get_typed_func(&mut *store, flush)?,
+            },
+            (Role::Source, [open, poll, committed]) => Exports::Source {
+                open: instance.get_typed_func(&mut *store, open)?,
+                poll: instance.get_typed_func(&mut *store, poll)?,
+                committed: instance.get_typed_func(&mut *store, committed)?,
+            },
+            _ => wasmtime::bail!("the component is no {}", role.world()),
+        })
+    }
 }
 
 impl Instance {
     /// Starts an instance; without a store for its state it is only tried out.
     pub(crate) async fn start(
         program: &ProgramInner,
+        role: Role,
         deployment: Arc<Deployment>,
         partition: u32,
         state: Option<StateStore>,
     ) -> Result<Self, CallError> {
-        match Self::try_start(program, deployment, partition, state).await? {
+        match Self::try_start(program, role, deployment, partition, state).await? {
             Ok(instance) => Ok(instance),
             // It was checked when the component was accepted.
             Err(error) => Err(CallError::new(CallErrorReason::Host(error.to_string()))),
@@ -51,13 +108,14 @@ impl Instance {
     /// The same, with an export of another type told apart from a component that does not start.
     pub(crate) async fn try_start(
         program: &ProgramInner,
+        role: Role,
         deployment: Arc<Deployment>,
         partition: u32,
         state: Option<StateStore>,
     ) -> Result<Result<Self, AcceptError>, CallError> {
         let limits = deployment.limits;
         let machine = &program.machine;
-        let guest = Guest::new(deployment, partition, state, machine.memory.clone(), machine.clock.clone());
+        let guest = Guest::new(deployment, role, partition, state, machine.memory.clone(), machine.clock.clone());
         let mut store = Store::new(&machine.stream.engine, guest);
         store.limiter(|guest| &mut guest.memory);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
@@ -70,29 +128,102 @@ impl Instance {
             Some(Err(error)) => return Err(CallError::ended(&error, limits.start_cpu, store.data_mut())),
             None => return Err(CallError::out_of_time(limits.start_wall, store.data())),
         };
-        Ok(match instance.get_typed_func(&mut store, program.process) {
-            Ok(process) => Ok(Self { live: Some(Live { store, process }) }),
+        let functions = program.exports.get(&role).map_or([].as_slice(), Vec::as_slice);
+        Ok(match Exports::of(role, functions, &mut store, &instance) {
+            Ok(exports) => Ok(Self { live: Some(Live { store, exports }) }),
             Err(error) => {
-                let export = contract::interface(Role::Transform.interface());
+                let export = contract::interface(role.interface());
                 Err(AcceptError::Export { export, message: format!("{error:#}") })
             }
         })
     }
 
-    /// Gives the component a batch. What comes back well is to be committed as one unit; after an error nothing of the call
+    /// Gives a transform a batch. What comes back well is to be committed as one unit; after an error nothing of the call
     /// is left, and the same input can be given again.
     ///
-    /// Dropping the future ends the instance.
+    /// Dropping the future ends the instance; so it is with all calls.
     pub async fn process(&mut self, input: Input) -> Result<Output, CallError> {
+        let Exports::Transform { process } = self.begin(Some(input))? else { return Err(other_role()) };
+        self.call(process, handles()).await?;
+        self.finish()
+    }
+
+    /// Gives a sink a batch, and has it delivered. What comes back is to be committed with the position behind the batch.
+    pub async fn deliver(&mut self, input: Input) -> Result<Output, CallError> {
+        let Exports::Sink { write, flush } = self.begin(Some(input))? else { return Err(other_role()) };
+        self.call(write, handles()).await?;
+        self.call(flush, ()).await?;
+        self.finish()
+    }
+
+    /// Opens a source at the position that was committed last.
+    pub async fn open(&mut self, position: Option<Bytes>) -> Result<(), CallError> {
+        let Exports::Source { open, .. } = self.begin(None)? else { return Err(other_role()) };
+        self.call(open, (position,)).await
+    }
+
+    /// Asks a source for events. What comes back well is to be committed as one unit.
+    pub async fn poll(&mut self, events_max: u32) -> Result<(Output, SourceStatus), CallError> {
+        let Exports::Source { poll, .. } = self.begin(None)? else { return Err(other_role()) };
+        let status = match self.call(poll, (events_max, Resource::new_borrow(0))).await? {
+            PollStatus::More => SourceStatus::More,
+            PollStatus::Idle(millis) => SourceStatus::Idle(Duration::from_millis(millis.into())),
+            PollStatus::Finished => SourceStatus::Finished,
+        };
+        Ok((self.finish()?, status))
+    }
+
+    /// Tells a source that everything up to its checkpoint is durable.
+    pub async fn committed(&mut self, position: Bytes) -> Result<(), CallError> {
+        let Exports::Source { committed, .. } = self.begin(None)? else { return Err(other_role()) };
+        self.call(committed, (position,)).await
+    }
+
+    /// Whether it can be called.
+    pub fn is_alive(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Bytes of linear memory. They never become fewer: an instance that has many is better replaced.
+    pub fn memory_bytes(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| live.store.data().memory.used())
+    }
+
+    /// Makes ready for calls about this input; whatever the last ones left is gone.
+    fn begin(&mut self, input: Option<Input>) -> Result<Exports, CallError> {
+        let Some(live) = &mut self.live else { return Err(CallError::new(CallErrorReason::Ended)) };
+        let guest = live.store.data_mut();
+        let now_us = guest.clock.now_us();
+        guest.calls = guest.calls.wrapping_add(1);
+        if let Some(collector) = &mut guest.collector {
+            match &input {
+                Some(input) => collector.begin(input.partition(), input.len(), now_us),
+                // Events without a key have no partition to stay with, so they take turns.
+                None => collector.begin(guest.calls, 0, now_us),
+            }
+        }
+        guest.input = input.map(InputColumns::new);
+        guest.state.begin();
+        Ok(live.exports)
+    }
+
+    /// Calls a function. What it emitted and wrote stays where it is until it is finished or begun anew.
+    async fn call<P, R>(&mut self, function: Function<P, R>, parameters: P) -> Result<R, CallError>
+    where
+        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        R: ComponentType + Lift + Send + Sync + 'static,
+    {
         // It is put back when the call has returned: a call that is given up, and a trap, leave a store that cannot be used.
         let Some(mut live) = self.live.take() else { return Err(CallError::new(CallErrorReason::Ended)) };
-        let limits = live.begin(input);
-        let call = live.process.call_async(&mut live.store, (Resource::new_borrow(0), Resource::new_borrow(0)));
-        match within(limits.call_wall, call).await {
-            Some(Ok((Ok(()),))) => {
-                let output = live.finish();
+        let guest = live.store.data_mut();
+        let limits = guest.deployment.limits;
+        guest.memory.take_refusal();
+        guest.budget.begin(limits.call_cpu);
+        live.store.set_epoch_deadline(1);
+        match within(limits.call_wall, function.call_async(&mut live.store, parameters)).await {
+            Some(Ok((Ok(value),))) => {
                 self.live = Some(live);
-                output
+                Ok(value)
             }
             Some(Ok((Err(error),))) => {
                 live.store.data_mut().input = None;
@@ -105,41 +236,25 @@ impl Instance {
         }
     }
 
-    /// Whether it can be called.
-    pub fn is_alive(&self) -> bool {
-        self.live.is_some()
-    }
-
-    /// Bytes of linear memory. They never become fewer: an instance that has many is better replaced.
-    pub fn memory_bytes(&self) -> u64 {
-        self.live.as_ref().map_or(0, |live| live.store.data().memory.used())
-    }
-}
-
-impl Live {
-    fn begin(&mut self, input: Input) -> InstanceLimits {
-        let guest = self.store.data_mut();
-        let now_us = guest.clock.now_us();
-        let limits = guest.deployment.limits;
-        if let Some(collector) = &mut guest.collector {
-            collector.begin(input.partition(), input.len(), now_us);
-        }
-        guest.input = Some(InputColumns::new(input));
-        guest.state.begin();
-        guest.memory.take_refusal();
-        guest.budget.begin(limits.call_cpu);
-        self.store.set_epoch_deadline(1);
-        limits
-    }
-
+    /// What the calls since the beginning did.
     fn finish(&mut self) -> Result<Output, CallError> {
-        let guest = self.store.data_mut();
+        let Some(live) = &mut self.live else { return Err(CallError::new(CallErrorReason::Ended)) };
+        let guest = live.store.data_mut();
         guest.input = None;
         let state = guest.state.finish();
         let host = |what: String| CallError::new(CallErrorReason::Host(what));
         let collector = guest.collector.as_mut().ok_or_else(|| host("the collector is gone".to_owned()))?;
         collector.finish(state).map_err(|error| host(error.to_string()))
     }
+}
+
+/// The batch and the collector of the call in hand.
+fn handles() -> Handles {
+    (Resource::new_borrow(0), Resource::new_borrow(0))
+}
+
+fn other_role() -> CallError {
+    CallError::new(CallErrorReason::Host("an instance was called as what it was not started as".to_owned()))
 }
 
 /// Waits for a future at most so long. One that is ready at once costs no timer.

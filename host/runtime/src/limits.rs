@@ -147,6 +147,9 @@ const _: () = assert!(
 /// Bytes of the text of an error. The rest is cut off.
 pub const ERROR_BYTES_MAX: usize = 4096;
 
+/// Bytes of a checkpoint of a source. A larger one is refused, as the contract says.
+pub const CHECKPOINT_BYTES_MAX: usize = 64 << 10;
+
 /// Bytes of the reason why a row was rejected. The rest is cut off, as the contract says.
 pub const REJECT_REASON_BYTES_MAX: usize = 1024;
 

@@ -1,5 +1,6 @@
 //! What a call that returned well did.
 
+use bytes::Bytes;
 use nodata_log::{Batch, StateChange, ValueType};
 
 /// Where a deployment lets a component emit to: a name that the component uses, and what its topic takes.
@@ -25,6 +26,8 @@ pub struct Output {
     pub rejected: Vec<Rejected>,
     /// Rejects of rows that the input does not have.
     pub rejects_ignored: u64,
+    /// Where a source goes on from when all of this is durable.
+    pub checkpoint: Option<Bytes>,
     /// One for each table.
     pub state: Vec<StateChange>,
 }

@@ -2,7 +2,7 @@
 
 use crate::accept::AcceptError;
 use crate::call_error::CallError;
-use crate::contract::{self, Role};
+use crate::contract::{self, ROLES, Role};
 use crate::deployment::Deployment;
 use crate::digest::Digest;
 use crate::engine::StreamEngine;
@@ -12,6 +12,7 @@ use crate::instance::Instance;
 use crate::memory::HostMemory;
 use crate::state::StateStore;
 use nodata_log::{Clock, Log, TaskKey};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
@@ -41,7 +42,8 @@ pub struct Program {
 pub(crate) struct ProgramInner {
     digest: Digest,
     pub(crate) pre: InstancePre<Guest>,
-    pub(crate) process: ComponentExportIndex,
+    /// The functions of each role that the component exports, in the order of the contract.
+    pub(crate) exports: BTreeMap<Role, Vec<ComponentExportIndex>>,
     pub(crate) machine: Arc<Machine>,
 }
 
@@ -54,6 +56,8 @@ impl fmt::Debug for Program {
 /// For whom an instance works.
 #[derive(Clone)]
 pub struct InstanceSettings {
+    /// What it works as.
+    pub role: Role,
     pub deployment: Arc<Deployment>,
     /// Whose state tables these are.
     pub task: TaskKey,
@@ -68,13 +72,23 @@ impl Program {
             .linker
             .instantiate_pre(component)
             .map_err(|error| AcceptError::Import { message: format!("{error:#}") })?;
-        let export = contract::interface(Role::Transform.interface());
-        let interface = component.get_export_index(None, &export);
-        let process = interface.and_then(|interface| component.get_export_index(Some(&interface), "process"));
-        let Some(process) = process else {
-            return Err(AcceptError::Export { export, message: "there is no function `process`".to_owned() });
-        };
-        Ok(Self { inner: Arc::new(ProgramInner { digest, pre, process, machine }) })
+        let mut exports = BTreeMap::new();
+        for role in ROLES {
+            let export = contract::interface(role.interface());
+            let Some(interface) = component.get_export_index(None, &export) else { continue };
+            let of = |name: &&str| {
+                let function = component.get_export_index(Some(&interface), name);
+                let message = format!("there is no function `{name}`");
+                function.ok_or_else(|| AcceptError::Export { export: export.clone(), message })
+            };
+            exports.insert(*role, role.functions().iter().map(of).collect::<Result<_, _>>()?);
+        }
+        Ok(Self { inner: Arc::new(ProgramInner { digest, pre, exports, machine }) })
+    }
+
+    /// What it can be started as.
+    pub(crate) fn roles(&self) -> impl Iterator<Item = Role> {
+        self.inner.exports.keys().copied()
     }
 
     /// Names the component.
@@ -85,7 +99,7 @@ impl Program {
     /// Starts an instance. This runs code of the component, so it is done on a guest thread
     /// ([`Runtime::spawn`](crate::Runtime::spawn)).
     pub async fn instantiate(&self, settings: InstanceSettings) -> Result<Instance, CallError> {
-        let InstanceSettings { deployment, task, log } = settings;
-        Instance::start(&self.inner, deployment, task.source.partition, Some(StateStore { task, log })).await
+        let InstanceSettings { role, deployment, task, log } = settings;
+        Instance::start(&self.inner, role, deployment, task.source.partition, Some(StateStore { task, log })).await
     }
 }

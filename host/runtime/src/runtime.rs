@@ -203,13 +203,17 @@ impl Runtime {
             metrics: Arc::new(GuestMetrics::default()),
             limits: InstanceLimits::default(),
         });
-        let program = program.inner.clone();
-        let started =
-            self.spawn(async move { Instance::try_start(&program, deployment, 0, None).await.map(|it| it.map(drop)) });
-        match started.await {
-            Ok(started) => started.map_err(AcceptError::Start)?,
-            Err(_) => Err(AcceptError::Stopping),
+        for role in program.roles() {
+            let (program, deployment) = (program.inner.clone(), deployment.clone());
+            let started = self.spawn(async move {
+                Instance::try_start(&program, role, deployment, 0, None).await.map(|started| started.map(drop))
+            });
+            match started.await {
+                Ok(started) => started.map_err(AcceptError::Start)??,
+                Err(_) => return Err(AcceptError::Stopping),
+            }
         }
+        Ok(())
     }
 
     /// Forgets what was compiled of a component. What is running goes on.

@@ -50,7 +50,7 @@ impl wire::consume_service_server::ConsumeService for ConsumeApi {
     type TailStream = ReceiverStream<Result<wire::TailResponse, Status>>;
 
     async fn tail(&self, request: Request<wire::TailRequest>) -> Result<Response<Self::TailStream>, Status> {
-        let reader = TailReader::new(self.log.clone(), request.into_inner())?;
+        let reader = TailReader::new(self.log.clone(), request.into_inner()).await?;
         let (messages, outgoing) = mpsc::channel(TAIL_MESSAGES);
         let stop = self.stop.clone();
         tokio::spawn(async move {
@@ -146,7 +146,7 @@ impl Cursor {
 }
 
 impl TailReader {
-    fn new(log: Arc<dyn Log>, request: wire::TailRequest) -> Result<Self, Refusal> {
+    async fn new(log: Arc<dyn Log>, request: wire::TailRequest) -> Result<Self, Refusal> {
         let name: Name = status::name("topic", &request.topic)?;
         let topic = log.topic(&name)?;
         let mut reader = TailReader {
@@ -172,6 +172,7 @@ impl TailReader {
                 (None, Position::Earliest(_)) => earliest,
                 (None, Position::Latest(_)) => end,
                 (None, Position::Offset(offset)) => *offset,
+                (None, Position::TimestampUs(time)) => reader.log.offset_at(tp, *time).await?,
             };
             if next < earliest || next > end {
                 return Err(LogError::OutOfRange { tp, asked: next, earliest, end }.into());

@@ -2,12 +2,14 @@
 
 use crate::api::status::{self, Refusal};
 use crate::deployment::{
-    DeadLetters, DeployRequest, DeploymentError, DeploymentView, Deployments, ErrorPolicy, OnPoison, StartAt,
-    TaskState, TaskView,
+    DeadLetters, DeployRequest, DeployedAs, DeploymentError, DeploymentRole, DeploymentView, Deployments, ErrorPolicy,
+    OnPoison, StartAt, TaskState, TaskView,
 };
 use crate::limits::{LOG_LOOK, LOG_MESSAGES};
 use nodata_log::LogError;
 use nodata_proto::server as wire;
+use nodata_proto::server::deploy_request::Role as AskedRole;
+use nodata_proto::server::deployment::Role;
 use nodata_proto::server::start_position::Position;
 use nodata_runtime::{GuestLog, LogLine, LogSource, MetricSeries, MetricValue};
 use std::sync::Arc;
@@ -45,7 +47,13 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         name: spec.name.clone(),
         component: spec.component.clone(),
         digest: spec.digest.clone(),
-        transform: Some(wire::Transform { input: spec.input.clone(), outputs: spec.outputs.clone() }),
+        role: Some(match spec.role {
+            DeploymentRole::Transform => {
+                Role::Transform(wire::Transform { input: spec.input.clone(), outputs: spec.outputs.clone() })
+            }
+            DeploymentRole::Sink => Role::Sink(wire::Sink { input: spec.input.clone() }),
+            DeploymentRole::Source => Role::Source(wire::Source { outputs: spec.outputs.clone() }),
+        }),
         config: spec.config.clone(),
         created_timestamp_us: spec.created_us,
         state: state(view).into(),
@@ -83,6 +91,8 @@ fn state(view: &DeploymentView) -> wire::DeploymentState {
         wire::DeploymentState::Starting
     } else if any(TaskState::Retrying) {
         wire::DeploymentState::Retrying
+    } else if any(TaskState::Finished) {
+        wire::DeploymentState::Finished
     } else {
         wire::DeploymentState::Running
     }
@@ -96,6 +106,7 @@ fn task_to_wire(task: &TaskView) -> wire::Task {
         TaskState::Retrying => wire::TaskState::Retrying,
         TaskState::Paused => wire::TaskState::Paused,
         TaskState::Failed => wire::TaskState::Failed,
+        TaskState::Finished => wire::TaskState::Finished,
     };
     wire::Task {
         partition: task.partition,
@@ -134,20 +145,26 @@ fn line_to_wire(line: LogLine) -> wire::LogLine {
 }
 
 fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal> {
-    let Some(transform) = request.transform else {
-        return Err(Refusal::invalid("NO_ROLE", "the request says nothing about what the component is deployed as"));
+    let role = match request.role {
+        Some(AskedRole::Transform(wire::Transform { input, outputs })) => DeployedAs::Transform { input, outputs },
+        Some(AskedRole::Sink(wire::Sink { input })) => DeployedAs::Sink { input },
+        Some(AskedRole::Source(wire::Source { outputs })) => DeployedAs::Source { outputs },
+        None => {
+            let what = "the request says nothing about what the component is deployed as";
+            return Err(Refusal::invalid("NO_ROLE", what));
+        }
     };
     let start = match request.from.and_then(|from| from.position) {
         None | Some(Position::Latest(_)) => StartAt::Latest,
         Some(Position::Earliest(_)) => StartAt::Earliest,
         Some(Position::Offset(offset)) => StartAt::Offset(offset),
+        Some(Position::TimestampUs(time)) => StartAt::Time(time),
     };
     Ok(DeployRequest {
         name: request.name,
         component: request.component,
         digest: (!request.digest.is_empty()).then_some(request.digest),
-        input: transform.input,
-        outputs: transform.outputs,
+        role,
         start,
         config: request.config,
         on_error: request.on_error.map(policy_from_wire).transpose()?.unwrap_or_default(),

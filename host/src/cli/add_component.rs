@@ -1,11 +1,14 @@
 //! `nodata add-component`
 
 use crate::cli::component::{name_of, read, short, upload};
+use crate::cli::consume::time_us;
 use crate::cli::deployment::to_json;
 use crate::cli::{CliError, Common};
 use clap::Args;
+use nodata_client::proto::deploy_request::Role;
+use nodata_client::proto::deployment::Role as DeployedRole;
 use nodata_client::proto::start_position::{Earliest, Latest, Position};
-use nodata_client::proto::{DeployRequest, ErrorPolicy, OnPoison, StartPosition, Transform};
+use nodata_client::proto::{DeployRequest, Deployment, ErrorPolicy, OnPoison, Sink, Source, StartPosition, Transform};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -20,9 +23,8 @@ pub(crate) struct AddComponentArgs {
     /// The name of the component and of the deployment [default: the name of the file].
     #[arg(long)]
     name: Option<String>,
-    /// Read topic IN and write to topic OUT. Without `:OUT` the component has no default port.
-    #[arg(long, value_name = "IN[:OUT]")]
-    transform: String,
+    #[command(flatten)]
+    role: RoleArgs,
     /// Wire a named port of the component to a topic. Can be given several times.
     #[arg(long, value_name = "PORT=TOPIC", value_parser = pair)]
     port: Vec<(String, String)>,
@@ -33,11 +35,26 @@ pub(crate) struct AddComponentArgs {
     /// cannot process (dead-letter, skip or pause).
     #[arg(long, default_value = "retry=forever,then=dead-letter", value_name = "POLICY", value_parser = policy)]
     on_error: ErrorPolicy,
-    /// Where to begin: earliest, latest, or an offset.
+    /// Where to begin: earliest, latest, an offset, or a time such as 2013-06-01T00:00:00Z.
     #[arg(long, default_value = "latest", value_name = "POSITION", value_parser = position)]
     from: Position,
     #[command(flatten)]
     common: Common,
+}
+
+/// What it is deployed as.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct RoleArgs {
+    /// Read topic IN and write to topic OUT. Without `:OUT` the component has no default port.
+    #[arg(long, value_name = "IN[:OUT]")]
+    transform: Option<String>,
+    /// Read topic IN, and deliver its events to somewhere else.
+    #[arg(long, value_name = "IN")]
+    sink: Option<String>,
+    /// Bring events in, and write them to topic OUT.
+    #[arg(long, value_name = "OUT")]
+    source: Option<String>,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -53,7 +70,9 @@ fn position(text: &str) -> Result<Position, String> {
         "latest" => Ok(Position::Latest(Latest {})),
         _ => match text.parse() {
             Ok(offset) => Ok(Position::Offset(offset)),
-            Err(_) => Err("give earliest, latest, or an offset".to_owned()),
+            Err(_) => time_us(text)
+                .map(Position::TimestampUs)
+                .ok_or_else(|| "give earliest, latest, an offset, or a time such as 2013-06-01T00:00:00Z".to_owned()),
         },
     }
 }
@@ -95,12 +114,12 @@ pub(crate) async fn run(args: AddComponentArgs) -> Result<(), CliError> {
 
 async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     let name = name_of(&args.file, args.name.clone())?;
-    let (input, outputs) = wiring(&args)?;
+    let role = wiring(&args)?;
     let config = collect("--config", args.config)?;
     let file = read(&args.file)?;
     let client = args.common.connect().await?;
     // Wrong topics are told before anything is compiled.
-    for topic in std::iter::once(&input).chain(outputs.values()) {
+    for topic in topics(&role) {
         client.offsets(topic).await?;
     }
     let component = upload(&client, &name, file, &args.common).await?;
@@ -108,7 +127,7 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
         name: name.clone(),
         component: component.name,
         digest: component.digest,
-        transform: Some(Transform { input, outputs }),
+        role: Some(role),
         from: Some(StartPosition { position: Some(args.from) }),
         config,
         on_error: Some(args.on_error),
@@ -116,37 +135,66 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     let deployed = client.deployments().deploy(request).await?.into_inner();
     let deployment = deployed.deployment.unwrap_or_default();
     args.common.out().show(&to_json(&deployment), || {
-        let transform = deployment.transform.clone().unwrap_or_default();
-        let outputs: Vec<String> = transform
-            .outputs
-            .iter()
-            .map(|(port, topic)| if port.is_empty() { topic.clone() } else { format!("{topic} (port {port})") })
-            .collect();
         let digest = short(&deployment.digest);
-        let outputs = if outputs.is_empty() { "no topic".to_owned() } else { outputs.join(", ") };
         vec![
-            format!("deployed {} ({digest}): {} -> {outputs}", deployment.name, transform.input),
+            format!("deployed {} ({digest}): {}", deployment.name, said(&deployment)),
             format!("see how it does: nodata deployment describe {}", deployment.name),
         ]
     })
 }
 
-fn wiring(args: &AddComponentArgs) -> Result<(String, BTreeMap<String, String>), CliError> {
-    let (input, default) = match args.transform.split_once(':') {
+/// What is read and what is written, for a person.
+fn said(deployment: &Deployment) -> String {
+    let ports = |outputs: &BTreeMap<String, String>| {
+        let port = |(port, topic): (&String, &String)| {
+            if port.is_empty() { topic.clone() } else { format!("{topic} (port {port})") }
+        };
+        let outputs: Vec<String> = outputs.iter().map(port).collect();
+        if outputs.is_empty() { "no topic".to_owned() } else { outputs.join(", ") }
+    };
+    match &deployment.role {
+        Some(DeployedRole::Transform(Transform { input, outputs })) => format!("{input} -> {}", ports(outputs)),
+        Some(DeployedRole::Sink(Sink { input })) => format!("{input} -> outside"),
+        Some(DeployedRole::Source(Source { outputs })) => format!("outside -> {}", ports(outputs)),
+        None => String::new(),
+    }
+}
+
+fn topics(role: &Role) -> Vec<&String> {
+    match role {
+        Role::Transform(Transform { input, outputs }) => std::iter::once(input).chain(outputs.values()).collect(),
+        Role::Sink(Sink { input }) => vec![input],
+        Role::Source(Source { outputs }) => outputs.values().collect(),
+    }
+}
+
+fn wiring(args: &AddComponentArgs) -> Result<Role, CliError> {
+    let mut outputs = collect("--port", args.port.clone())?;
+    let RoleArgs { transform, sink, source } = &args.role;
+    if let Some(input) = sink {
+        if let Some(port) = outputs.keys().next() {
+            return Err(CliError::invalid(format!("--port {port}: a sink writes to no topic")));
+        }
+        return Ok(Role::Sink(Sink { input: input.clone() }));
+    }
+    if let Some(output) = source {
+        outputs.insert(String::new(), output.clone());
+        return Ok(Role::Source(Source { outputs }));
+    }
+    let text = transform.as_deref().unwrap_or_default();
+    let (input, default) = match text.split_once(':') {
         Some((input, output)) => (input, Some(output)),
-        None => (args.transform.as_str(), None),
+        None => (text, None),
     };
     if input.is_empty() || default.is_some_and(str::is_empty) {
-        let text = &args.transform;
         return Err(CliError::invalid(format!(
             "--transform {text}: give IN:OUT, or IN if the component writes to no default port"
         )));
     }
-    let mut outputs = collect("--port", args.port.clone())?;
     if let Some(output) = default {
         outputs.insert(String::new(), output.to_owned());
     }
-    Ok((input.to_owned(), outputs))
+    Ok(Role::Transform(Transform { input: input.to_owned(), outputs }))
 }
 
 fn collect(what: &str, pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, CliError> {

@@ -5,6 +5,7 @@ use crate::cli::component::short;
 use crate::cli::out::{bytes, count, table, time};
 use crate::cli::{CliError, Common};
 use clap::Subcommand;
+use nodata_client::proto::deployment::Role;
 use nodata_client::proto::metric::Value as MetricValue;
 use nodata_client::proto::{
     DeleteDeploymentRequest, Deployment, DeploymentState, DescribeDeploymentRequest, DescribeDeploymentResponse,
@@ -12,6 +13,7 @@ use nodata_client::proto::{
     TailLogsRequest, Task, TaskState,
 };
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 
 #[derive(Debug, Subcommand)]
@@ -190,13 +192,18 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
 }
 
 fn wiring(deployment: &Deployment) -> String {
-    let transform = deployment.transform.clone().unwrap_or_default();
-    let outputs: Vec<String> = transform
-        .outputs
-        .iter()
-        .map(|(port, topic)| if port.is_empty() { topic.clone() } else { format!("{port}={topic}") })
-        .collect();
-    format!("{} -> {}", transform.input, if outputs.is_empty() { "-".to_owned() } else { outputs.join(" ") })
+    let ports = |outputs: &BTreeMap<String, String>| {
+        let port =
+            |(port, topic): (&String, &String)| if port.is_empty() { topic.clone() } else { format!("{port}={topic}") };
+        let outputs: Vec<String> = outputs.iter().map(port).collect();
+        if outputs.is_empty() { "-".to_owned() } else { outputs.join(" ") }
+    };
+    match &deployment.role {
+        Some(Role::Transform(transform)) => format!("{} -> {}", transform.input, ports(&transform.outputs)),
+        Some(Role::Sink(sink)) => format!("{} -> outside", sink.input),
+        Some(Role::Source(source)) => format!("outside -> {}", ports(&source.outputs)),
+        None => String::new(),
+    }
 }
 
 fn state(state: DeploymentState) -> &'static str {
@@ -207,6 +214,7 @@ fn state(state: DeploymentState) -> &'static str {
         DeploymentState::Paused => "paused",
         DeploymentState::Failed => "failed",
         DeploymentState::Retrying => "retrying",
+        DeploymentState::Finished => "finished",
     }
 }
 
@@ -218,6 +226,7 @@ fn task_state(state: TaskState) -> &'static str {
         TaskState::Retrying => "retrying",
         TaskState::Paused => "paused",
         TaskState::Failed => "failed",
+        TaskState::Finished => "finished",
     }
 }
 
@@ -245,14 +254,21 @@ fn metric(metric: &Metric) -> String {
 }
 
 pub(crate) fn to_json(deployment: &Deployment) -> Value {
-    let transform = deployment.transform.clone().unwrap_or_default();
+    let (role, wiring) = match &deployment.role {
+        Some(Role::Transform(transform)) => {
+            ("transform", json!({ "input": transform.input, "outputs": transform.outputs }))
+        }
+        Some(Role::Sink(sink)) => ("sink", json!({ "input": sink.input })),
+        Some(Role::Source(source)) => ("source", json!({ "outputs": source.outputs })),
+        None => ("role", Value::Null),
+    };
     json!({
         "name": deployment.name,
         "state": state(deployment.state()),
         "lag": deployment.lag,
         "component": deployment.component,
         "digest": deployment.digest,
-        "transform": { "input": transform.input, "outputs": transform.outputs },
+        role: wiring,
         "config": deployment.config,
         "on_error": policy_text(&deployment.on_error.unwrap_or_default()),
         "created": time(deployment.created_timestamp_us),

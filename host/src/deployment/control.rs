@@ -2,12 +2,15 @@
 //! and after every restart.
 
 use crate::deployment::spec::{
-    DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, failure_prefix, spec_key,
+    DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, failure_prefix, spec_key,
 };
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
 use crate::limits::{CONFIG_BYTES_MAX, PORTS_MAX};
 use crate::registry::{ComponentEntry, Registry, RegistryError};
-use nodata_log::{Clock, ErrorKind, Expect, Log, LogError, MetadataStore, Name, NameError, Offset, TaskKey, Topic, Tp};
+use nodata_log::{
+    Bounds, Clock, ErrorKind, Expect, Log, LogError, MetadataStore, Name, NameError, Offset, TaskKey, TimestampUs,
+    Topic, Tp,
+};
 use nodata_runtime::{GuestLog, GuestMetrics, MetricSeries, Runtime};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +34,8 @@ pub enum DeploymentError {
     Letter { at: Offset, topic: Name, what: String },
     #[error("{what}: {count}, at most {max} are allowed")]
     TooMuch { what: &'static str, count: usize, max: usize },
+    #[error("a source writes to a topic, and none was given")]
+    NoOutput,
     #[error("the deployment would read what it writes: topic `{topic}` is its input and behind port \"{port}\"")]
     Loop { topic: String, port: String },
     #[error(
@@ -59,6 +64,7 @@ impl DeploymentError {
             }
             DeploymentError::Role { .. }
             | DeploymentError::TooMuch { .. }
+            | DeploymentError::NoOutput
             | DeploymentError::Loop { .. }
             | DeploymentError::Letter { .. }
             | DeploymentError::Start { .. } => ErrorKind::Invalid,
@@ -77,6 +83,7 @@ impl DeploymentError {
             DeploymentError::Letter { .. } => "DEAD_LETTER",
             DeploymentError::Role { .. } => "ROLE",
             DeploymentError::TooMuch { .. } => "TOO_MUCH",
+            DeploymentError::NoOutput => "NO_OUTPUT",
             DeploymentError::Loop { .. } => "LOOP",
             DeploymentError::Start { .. } => "OUT_OF_RANGE",
             DeploymentError::Registry(error) => error.reason(),
@@ -91,6 +98,19 @@ pub enum StartAt {
     Earliest,
     Latest,
     Offset(Offset),
+    /// At the first event that is not older.
+    Time(TimestampUs),
+}
+
+/// What a component is to be.
+#[derive(Clone, Debug)]
+pub enum DeployedAs {
+    /// Reads one topic and writes to those behind its ports.
+    Transform { input: String, outputs: BTreeMap<String, String> },
+    /// Reads one topic.
+    Sink { input: String },
+    /// Writes to the topics behind its ports.
+    Source { outputs: BTreeMap<String, String> },
 }
 
 /// What to deploy.
@@ -100,8 +120,7 @@ pub struct DeployRequest {
     pub component: String,
     /// `None`: the latest upload.
     pub digest: Option<String>,
-    pub input: String,
-    pub outputs: BTreeMap<String, String>,
+    pub role: DeployedAs,
     pub start: StartAt,
     pub config: BTreeMap<String, String>,
     pub on_error: ErrorPolicy,
@@ -182,7 +201,15 @@ impl Deployments {
 
     /// Makes a deployment. Where it begins is decided here.
     pub async fn deploy(&self, request: DeployRequest) -> Result<DeploymentView, DeploymentError> {
-        let DeployRequest { name, component, digest, input, outputs, start, config, on_error } = request;
+        let DeployRequest { name, component, digest, role, start, config, on_error } = request;
+        let (role, input, outputs) = match role {
+            DeployedAs::Transform { input, outputs } => (DeploymentRole::Transform, input, outputs),
+            DeployedAs::Sink { input } => (DeploymentRole::Sink, input, BTreeMap::new()),
+            DeployedAs::Source { outputs } => {
+                let first = outputs.values().next().cloned().ok_or(DeploymentError::NoOutput)?;
+                (DeploymentRole::Source, first, outputs)
+            }
+        };
         let name = DeploymentSpec::check_name(&name)?;
         let config_bytes = config.iter().map(|(key, value)| key.len() + value.len()).sum();
         for (what, count, max) in
@@ -195,21 +222,24 @@ impl Deployments {
         let topic = self.parts.log.topic(&Name::new(&input)?)?;
         for (port, output) in &outputs {
             let output = self.parts.log.topic(&Name::new(output)?)?;
-            if output.id == topic.id {
+            if output.id == topic.id && role != DeploymentRole::Source {
                 return Err(DeploymentError::Loop { topic: input, port: port.clone() });
             }
         }
         let component = self.parts.registry.find(&Name::new(&component)?, digest.as_deref()).await?;
         let ComponentEntry { name: component, digest, roles, .. } = component;
-        if !roles.iter().any(|role| role == "transform") {
-            return Err(DeploymentError::Role { component, role: "transform", roles });
+        let world = role.of_component().world();
+        if !roles.iter().any(|role| role == world) {
+            return Err(DeploymentError::Role { component, role: world, roles });
         }
+        let start = if role == DeploymentRole::Source { Vec::new() } else { self.start(&topic, start).await? };
         let spec = DeploymentSpec {
             name: name.to_string(),
             owner: (self.parts.chance)(),
             component,
             digest,
-            start: self.start(&topic, start)?,
+            role,
+            start,
             input,
             input_id: topic.id.0,
             outputs,
@@ -228,25 +258,22 @@ impl Deployments {
         self.view(Arc::new(spec)).await
     }
 
-    fn start(&self, topic: &Topic, start: StartAt) -> Result<Vec<Offset>, DeploymentError> {
-        topic
-            .partitions()
-            .map(|tp| {
-                let bounds = self.parts.log.bounds(tp)?;
-                match start {
-                    StartAt::Earliest => Ok(bounds.earliest),
-                    StartAt::Latest => Ok(bounds.end),
-                    StartAt::Offset(offset) if (bounds.earliest..=bounds.end).contains(&offset) => Ok(offset),
-                    StartAt::Offset(offset) => Err(DeploymentError::Start {
-                        topic: topic.name.clone(),
-                        partition: tp.partition,
-                        offset,
-                        earliest: bounds.earliest,
-                        end: bounds.end,
-                    }),
+    async fn start(&self, topic: &Topic, start: StartAt) -> Result<Vec<Offset>, DeploymentError> {
+        let mut offsets = Vec::new();
+        for tp in topic.partitions() {
+            let Bounds { earliest, end } = self.parts.log.bounds(tp)?;
+            offsets.push(match start {
+                StartAt::Earliest => earliest,
+                StartAt::Latest => end,
+                StartAt::Time(time) => self.parts.log.offset_at(tp, time).await?,
+                StartAt::Offset(offset) if (earliest..=end).contains(&offset) => offset,
+                StartAt::Offset(offset) => {
+                    let (topic, partition) = (topic.name.clone(), tp.partition);
+                    return Err(DeploymentError::Start { topic, partition, offset, earliest, end });
                 }
-            })
-            .collect()
+            });
+        }
+        Ok(offsets)
     }
 
     /// Every deployment, by name.
@@ -374,7 +401,7 @@ impl Deployments {
 
     async fn view(&self, spec: Arc<DeploymentSpec>) -> Result<DeploymentView, DeploymentError> {
         let partitions: Vec<Tp> = match self.parts.log.topic_by_id(spec.input_id()) {
-            Ok(topic) => topic.partitions().collect(),
+            Ok(topic) => spec.sources(&topic).collect(),
             Err(_) => Vec::new(),
         };
         let failures = self.failures().await?;
@@ -398,7 +425,11 @@ impl Deployments {
             // The log knows best how far it has come.
             let committed = self.parts.log.task_position(TaskKey { owner: spec.owner(), source: tp }).next;
             report.position = committed.unwrap_or_else(|| spec.start_of(tp.partition));
-            let end = self.parts.log.bounds(tp).map_or(report.position, |bounds| bounds.end);
+            let end = match spec.role {
+                // It has done what there is.
+                DeploymentRole::Source => report.position,
+                _ => self.parts.log.bounds(tp).map_or(report.position, |bounds| bounds.end),
+            };
             TaskView { partition: tp.partition, end, report }
         });
         let tasks = tasks.collect();

@@ -1,7 +1,8 @@
 //! What should run: a deployment as an operator decided it, kept as a metadata entry.
 
 use crate::limits::DEPLOYMENT_NAME_BYTES_MAX;
-use nodata_log::{LogError, MetaEntry, Name, Offset, OwnerId, TimestampUs, TopicId};
+use nodata_log::{LogError, MetaEntry, Name, Offset, OwnerId, TimestampUs, Topic, TopicId, Tp};
+use nodata_runtime::Role;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -9,6 +10,26 @@ use std::collections::BTreeMap;
 pub(crate) const SPECS: &str = "deployment/";
 /// Keys of tasks that are paused because their component failed.
 pub(crate) const FAILURES: &str = "deployment-failure/";
+
+/// What a component is deployed as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeploymentRole {
+    #[default]
+    Transform,
+    Sink,
+    /// It has no input. Its one task is named after partition 0 of the first topic that it writes to.
+    Source,
+}
+
+impl DeploymentRole {
+    pub(crate) fn of_component(self) -> Role {
+        match self {
+            DeploymentRole::Transform => Role::Transform,
+            DeploymentRole::Sink => Role::Sink,
+            DeploymentRole::Source => Role::Source,
+        }
+    }
+}
 
 /// What is done about calls that fail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +67,9 @@ pub struct DeploymentSpec {
     pub owner: u64,
     pub component: String,
     pub digest: String,
+    #[serde(default)]
+    pub role: DeploymentRole,
+    /// For a source, the topic that its task is named after.
     pub input: String,
     /// A topic of the same name that is made later is another one.
     pub input_id: u32,
@@ -73,6 +97,12 @@ impl DeploymentSpec {
 
     pub(crate) fn input_id(&self) -> TopicId {
         TopicId(self.input_id)
+    }
+
+    /// The partitions that its tasks work on.
+    pub(crate) fn sources(&self, input: &Topic) -> impl Iterator<Item = Tp> + use<> {
+        let count = if self.role == DeploymentRole::Source { 1 } else { input.config.partitions };
+        input.partitions().take(count as usize).collect::<Vec<_>>().into_iter()
     }
 
     /// Where the rejected events go.

@@ -18,6 +18,8 @@ pub enum TaskState {
     Paused,
     /// Its component failed.
     Failed,
+    /// A source that will never have more.
+    Finished,
 }
 
 /// How a task is doing.

@@ -1,7 +1,8 @@
 //! Makes true what should run: compares the entries in the log with the tasks there are, whenever either changes.
 
 use crate::deployment::control::{Deployments, DeploymentsParts, Live, LiveTask};
-use crate::deployment::spec::{DeploymentSpec, TaskFailure, failure_key, failure_prefix};
+use crate::deployment::source::SourceTask;
+use crate::deployment::spec::{DeploymentRole, DeploymentSpec, TaskFailure, failure_key, failure_prefix};
 use crate::deployment::status::TaskStatus;
 use crate::deployment::task::{Task, TaskEnd, TaskSettings};
 use crate::limits::RESTART_WAIT;
@@ -81,7 +82,7 @@ impl Supervisor {
                 continue;
             }
             let Ok(topic) = self.deployments.parts.log.topic_by_id(spec.input_id()) else { continue };
-            for tp in topic.partitions() {
+            for tp in spec.sources(&topic) {
                 let has_failed = failures.contains_key(&(spec.name.clone(), tp.partition));
                 if !has_failed && !self.running.contains_key(&(spec.owner, tp.partition)) {
                     self.start(&spec, tp);
@@ -177,7 +178,11 @@ impl Supervisor {
                 status: status.clone(),
                 stop: stop.clone(),
             };
-            let end = match parts.runtime.spawn(Task::run(settings)).await {
+            let work = match spec.role {
+                DeploymentRole::Source => parts.runtime.spawn(SourceTask::run(settings)),
+                DeploymentRole::Transform | DeploymentRole::Sink => parts.runtime.spawn(Task::run(settings)),
+            };
+            let end = match work.await {
                 Ok(end) => end,
                 Err(error) if error.is_panic() => {
                     let reason = "the host failed while it worked for this task; please report it".to_owned();

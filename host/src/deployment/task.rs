@@ -8,10 +8,11 @@
 //! the one before it did not happen. Only a call that changed state is waited for, because the next one must read it.
 
 use crate::deployment::dead_letters::{self, Letter};
+use crate::deployment::outputs::Outputs;
 use crate::deployment::pace::Pace;
 use crate::deployment::replay::READ;
 use crate::deployment::search::{Search, Verdict};
-use crate::deployment::spec::{DeploymentSpec, OnPoison, Replay, TaskFailure};
+use crate::deployment::spec::{DeploymentRole, DeploymentSpec, OnPoison, Replay, TaskFailure};
 use crate::deployment::status::{TaskState, TaskStatus};
 use crate::limits::{
     COMMITS_IN_FLIGHT, FULL_WAIT, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST,
@@ -19,12 +20,12 @@ use crate::limits::{
 };
 use futures::FutureExt as _;
 use nodata_log::{
-    Appended, Batch, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StoredBatch, TaskKey, TaskLease, Topic,
-    TopicId, Tp, Transaction,
+    Appended, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StoredBatch, TaskKey, TaskLease, TopicId, Tp,
+    Transaction,
 };
 use nodata_runtime::{
     CallError, CallErrorReason, Deployment, GuestLog, GuestMetrics, Input, InputError, Instance, InstanceLimits,
-    InstanceSettings, Output, Port, Program, Rejected,
+    InstanceSettings, Output, Program, Rejected,
 };
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -143,27 +144,6 @@ pub(crate) struct Task {
     poison_in_a_row: u32,
     /// Batches that were read and not given to the component yet.
     ahead: VecDeque<StoredBatch>,
-}
-
-/// The topics behind the ports, as they are now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Outputs {
-    ports: Arc<[Port]>,
-    topics: Vec<Topic>,
-}
-
-impl Outputs {
-    fn of(spec: &DeploymentSpec, log: &dyn Log) -> Result<Self, LogError> {
-        let topics: Vec<Topic> =
-            spec.outputs.values().map(|name| log.topic(&Name::new(name)?)).collect::<Result<_, _>>()?;
-        let ports = spec.outputs.keys().zip(&topics).map(|(port, topic)| Port {
-            name: port.clone(),
-            partitions: topic.config.partitions,
-            event_bytes_max: topic.config.event_bytes_max,
-            values: topic.config.values,
-        });
-        Ok(Self { ports: ports.collect(), topics })
-    }
 }
 
 impl Task {
@@ -540,7 +520,10 @@ impl Task {
             Some(instance) if instance.is_alive() && instance.memory_bytes() < RECYCLE_MEMORY_BYTES => instance,
             _ => self.start_instance().await.map_err(CallFailure::Start)?,
         };
-        let output = instance.process(input).await;
+        let output = match self.settings.spec.role {
+            DeploymentRole::Sink => instance.deliver(input).await,
+            _ => instance.process(input).await,
+        };
         let memory_bytes = instance.memory_bytes();
         self.settings.status.update(|report| report.memory_bytes = memory_bytes);
         self.instance = Some(instance);
@@ -556,6 +539,7 @@ impl Task {
             limits: InstanceLimits::default(),
         };
         let settings = InstanceSettings {
+            role: self.settings.spec.role.of_component(),
             deployment: Arc::new(deployment),
             task: self.lease.task,
             log: self.settings.log.clone(),
@@ -570,11 +554,7 @@ impl Task {
         output: Output,
         last_lines: &[String],
     ) -> Result<Transaction, TaskEnd> {
-        let mut appends: Vec<(Tp, Batch)> = Vec::with_capacity(output.batches.len() + 1);
-        for emitted in output.batches {
-            let topic = self.outputs.topics[emitted.port].id;
-            appends.push((Tp { topic, partition: emitted.partition }, emitted.batch));
-        }
+        let mut appends = self.outputs.appends(output.batches);
         if !output.rejected.is_empty() {
             let spec = &self.settings.spec;
             let dead = dead_letters::append(&*self.settings.log, spec, input, &output.rejected, last_lines).await?;

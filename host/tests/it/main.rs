@@ -16,6 +16,7 @@ mod outside;
 mod poison;
 mod publish;
 mod repair;
+mod roles;
 mod stop;
 mod tail;
 mod topics;

@@ -40,6 +40,18 @@ pub(crate) enum GuestError {
     Permanent(String),
 }
 
+/// `status` of a source.
+#[derive(Clone, Copy, Debug, ComponentType, Lift)]
+#[component(variant)]
+pub(crate) enum PollStatus {
+    #[component(name = "more")]
+    More,
+    #[component(name = "idle")]
+    Idle(u32),
+    #[component(name = "finished")]
+    Finished,
+}
+
 /// `bytes-column`, to a guest.
 #[derive(Clone, Debug, ComponentType, Lower)]
 #[component(record)]
@@ -221,7 +233,11 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
         },
     )?;
     types.func_wrap("[method]collector.forward", |mut cx: Cx, (_, port, rows): (Out, WasmStr, WasmList<u32>)| {
-        let Some(mut input) = cx.data_mut().input.take() else { bail!(OUTSIDE) };
+        let Some(mut input) = cx.data_mut().input.take() else {
+            // A source, which has no batch that it could not have.
+            let refused = EmitError::Invalid("there is no input whose rows could be forwarded".to_owned());
+            return Ok((Err(EmitRefused::from(refused)),));
+        };
         let answer = with_collector(cx.as_context_mut(), |cx, collector| {
             Ok(collector.forward(&port.to_str(cx)?, &mut input, rows.as_le_slice(cx)))
         });
@@ -234,6 +250,9 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
             Ok(Ok(()))
         })
         .map(drop)
+    })?;
+    types.func_wrap("[method]collector.checkpoint", |cx: Cx, (_, position): (Out, WasmList<u8>)| {
+        with_collector(cx, |cx, collector| Ok(collector.checkpoint(position.as_le_slice(cx))))
     })?;
     types.func_wrap("[method]collector.remaining-bytes", |cx: Cx, (_,): (Out,)| match &cx.data().collector {
         Some(collector) => Ok((collector.remaining_bytes(),)),

@@ -103,7 +103,12 @@ impl Setup {
             metrics: Arc::default(),
             limits: self.limits,
         });
-        let settings = InstanceSettings { deployment: deployment.clone(), task: TASK, log: self.log.clone() };
+        let settings = InstanceSettings {
+            role: nodata_runtime::Role::Transform,
+            deployment: deployment.clone(),
+            task: TASK,
+            log: self.log.clone(),
+        };
         let started = self.runtime.spawn(async move { program.instantiate(settings).await }).await.unwrap();
         Ok(Running {
             instance: Some(started?),

@@ -208,8 +208,12 @@ async fn a_start_without_end_is_ended() {
         metrics: Arc::default(),
         limits: InstanceLimits { start_cpu: Duration::from_millis(20), ..InstanceLimits::default() },
     });
-    let settings =
-        InstanceSettings { deployment, task: crate::harness::TASK, log: Arc::new(ModelLog::new(Arc::new(Still))) };
+    let settings = InstanceSettings {
+        role: nodata_runtime::Role::Transform,
+        deployment,
+        task: crate::harness::TASK,
+        log: Arc::new(ModelLog::new(Arc::new(Still))),
+    };
     let started = runtime.spawn(async move { program.instantiate(settings).await }).await.unwrap();
     assert_eq!(started.err().unwrap().to_string(), "the component used more than 20 ms of processor time");
 }

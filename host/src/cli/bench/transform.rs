@@ -9,6 +9,7 @@ use crate::cli::component::read;
 use crate::cli::out::Out;
 use bytes::Bytes;
 use clap::Args;
+use nodata_client::proto::deploy_request::Role;
 use nodata_client::proto::start_position::{Earliest, Position};
 use nodata_client::proto::upload_component_request::Request;
 use nodata_client::proto::{
@@ -142,7 +143,10 @@ async fn deploy(target: &Target, component: Bytes) -> Result<(), CliError> {
     let request = DeployRequest {
         name: "bench".to_owned(),
         component: "bench".to_owned(),
-        transform: Some(Transform { input: "in".to_owned(), outputs: [(String::new(), "out".to_owned())].into() }),
+        role: Some(Role::Transform(Transform {
+            input: "in".to_owned(),
+            outputs: [(String::new(), "out".to_owned())].into(),
+        })),
         from: Some(StartPosition { position: Some(Position::Earliest(Earliest {})) }),
         ..DeployRequest::default()
     };

@@ -1,6 +1,7 @@
-//! The imports and the export of the world `transform`, generated from `wit/`.
+//! The imports of all worlds and the export of each, generated from `wit/`.
 //!
-//! Records borrow what they hold, so that columns go to the host from where they were written.
+//! Records borrow what they hold, so that columns go to the host from where they were written. The types are those of the world
+//! `transform` everywhere; the others only add their export.
 #![allow(unsafe_code, unreachable_pub, missing_docs, reason = "generated")]
 
 wit_bindgen::generate!({
@@ -11,3 +12,37 @@ wit_bindgen::generate!({
     export_macro_name: "export",
     default_bindings_module: "nodata_component::__private::bindings",
 });
+
+pub mod sink {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "sink",
+        ownership: Borrowing { duplicate_if_necessary: true },
+        pub_export_macro: true,
+        export_macro_name: "export_sink",
+        default_bindings_module: "nodata_component::__private::bindings::sink",
+        with: {
+            "nodata:streaming/types@0.1.0": crate::bindings::nodata::streaming::types,
+            "nodata:streaming/config@0.1.0": crate::bindings::nodata::streaming::config,
+            "nodata:streaming/metrics@0.1.0": crate::bindings::nodata::streaming::metrics,
+            "nodata:streaming/state@0.1.0": crate::bindings::nodata::streaming::state,
+        },
+    });
+}
+
+pub mod source {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "source",
+        ownership: Borrowing { duplicate_if_necessary: true },
+        pub_export_macro: true,
+        export_macro_name: "export_source",
+        default_bindings_module: "nodata_component::__private::bindings::source",
+        with: {
+            "nodata:streaming/types@0.1.0": crate::bindings::nodata::streaming::types,
+            "nodata:streaming/config@0.1.0": crate::bindings::nodata::streaming::config,
+            "nodata:streaming/metrics@0.1.0": crate::bindings::nodata::streaming::metrics,
+            "nodata:streaming/state@0.1.0": crate::bindings::nodata::streaming::state,
+        },
+    });
+}

@@ -7,6 +7,8 @@ mod error; // what can go wrong
 mod events; // what a call is given
 pub mod metrics; // numbers about the work
 mod output; // what a call produces
+mod sink; // a component that delivers
+mod source; // a component that brings in
 pub mod state; // what is remembered
 
 // Trying it on this machine.
@@ -28,18 +30,29 @@ pub use error::{Error, Result};
 pub use events::{Event, Events, Headers, Iter};
 pub use nodata_component_macros::component;
 pub use output::{Draft, Output, Port, ValueWriter};
+pub use sink::{Rejects, Sink};
+pub use source::{Next, Source};
 
 /// What `#[component]` writes into the crate of a component. It changes without notice.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::component::{Instance, Process};
+    pub use crate::sink::SinkInstance;
+    pub use crate::source::SourceInstance;
 
     #[cfg(target_family = "wasm")]
     pub use crate::{
         bindings::{
             self, export,
             exports::nodata::streaming::transformer::{Batch, Collector, Error, Guest},
+            sink::{export_sink, exports::nodata::streaming::sink_writer::Guest as SinkGuest},
+            source::{
+                export_source,
+                exports::nodata::streaming::source_reader::{Guest as SourceGuest, Status},
+            },
         },
-        host::{export_function, export_transform},
+        host::{
+            export_committed, export_flush, export_function, export_open, export_poll, export_transform, export_write,
+        },
     };
 }

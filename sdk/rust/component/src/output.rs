@@ -1,8 +1,8 @@
 //! What a call produces.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::Event;
-use crate::host::Collector;
+use crate::host::{Collector, EmitError};
 use crate::outbox::{Outbox, Pending};
 use std::cell::Cell;
 use std::fmt::{self, Display};
@@ -84,6 +84,15 @@ impl<'a> Output<'a> {
     /// The host keeps the last reason given for an event, and at most 1024 bytes of it.
     pub fn reject(&mut self, event: &Event<'_>, reason: impl Display) {
         self.collector.reject(event.row(), &reason.to_string());
+    }
+
+    /// For sources: says where to go on from when everything that this call pushes is durable. The last one of a call counts. At most
+    /// 64 KiB; fails in other calls than those of a source.
+    pub fn checkpoint(&mut self, position: impl AsRef<[u8]>) -> Result<()> {
+        self.collector.checkpoint(position.as_ref()).map_err(|error| match error {
+            EmitError::Invalid(why) => Error::permanent(why),
+            other => Error::permanent(format_args!("{other:?}")),
+        })
     }
 
     /// Bytes of ids, keys, values and headers that this call may still push. What is forwarded counts, too.
@@ -244,7 +253,7 @@ impl<'p> Draft<'p> {
     pub fn json<T: serde::Serialize + ?Sized>(self, value: &T) -> Result<()> {
         let mut writer = self.writer();
         serde_json::to_writer(&mut writer, value)
-            .map_err(|error| crate::Error::permanent(error).context("the value cannot be written as JSON"))?;
+            .map_err(|error| Error::permanent(error).context("the value cannot be written as JSON"))?;
         writer.finish()
     }
 

@@ -1,7 +1,7 @@
 //! What is checked here is what the compiler would explain badly. Whether the types are the right ones it says itself,
 //! at a line that is generated for it with the places of the author's own.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, Generics, Item, ItemFn, ItemImpl, Result, ReturnType, Safety, Signature};
@@ -37,7 +37,9 @@ fn generate(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
         Item::Impl(implementation) => of_implementation(&implementation),
         other => Err(Error::new(
             first_token(&other),
-            format!("`#[component]` stands before a function {SIGNATURE} or before `impl Transform for Type`"),
+            format!(
+                "`#[component]` stands before a function {SIGNATURE} or before `impl Transform for Type`, `impl Sink for Type` or `impl Source for Type`"
+            ),
         )),
     }
 }
@@ -119,9 +121,13 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
             "`#[component]` stands before `impl Transform for Type`, not before the methods of the type",
         ));
     };
-    if path.segments.last().is_none_or(|segment| segment.ident != "Transform") {
-        return Err(Error::new_spanned(path, "a component implements `nodata_component::Transform`"));
-    }
+    let name = path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
+    let Some((role, _)) = ROLES.iter().find(|(_, known)| *known == name) else {
+        return Err(Error::new_spanned(
+            path,
+            "a component implements `Transform`, `Sink` or `Source` of `nodata_component`",
+        ));
+    };
     if let Some(param) = implementation.generics.params.first() {
         return Err(Error::new_spanned(
             param,
@@ -130,11 +136,18 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
     }
     let component = &implementation.self_ty;
     let span = component.span();
+    let role_trait = Ident::new(&name, Span::call_site());
     let check = quote_spanned! {span=>
         const _: () = {
-            const fn is_transform<T: ::nodata_component::Transform>() {}
-            is_transform::<#component>();
+            const fn is_one<T: ::nodata_component::#role_trait>() {}
+            is_one::<#component>();
         };
+    };
+    let exported = exported(*role);
+    let instance = match role {
+        Role::Transform => quote!(Instance),
+        Role::Sink => quote!(SinkInstance),
+        Role::Source => quote!(SourceInstance),
     };
     Ok(quote! {
         #check
@@ -142,24 +155,88 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
         #[cfg(target_family = "wasm")]
         const _: () = {
             ::std::thread_local! {
-                static INSTANCE: ::nodata_component::__private::Instance<#component> =
-                    const { ::nodata_component::__private::Instance::new() };
+                static INSTANCE: ::nodata_component::__private::#instance<#component> =
+                    const { ::nodata_component::__private::#instance::new() };
             }
 
             struct Exported;
 
+            #exported
+        };
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Role {
+    Transform,
+    Sink,
+    Source,
+}
+
+/// The traits that make a component one.
+const ROLES: [(Role, &str); 3] = [(Role::Transform, "Transform"), (Role::Sink, "Sink"), (Role::Source, "Source")];
+
+/// What is exported, of an `INSTANCE`.
+fn exported(role: Role) -> TokenStream {
+    let failed = quote!(::nodata_component::__private::Error);
+    match role {
+        Role::Transform => quote! {
             impl ::nodata_component::__private::Guest for Exported {
                 fn process(
                     input: &::nodata_component::__private::Batch,
                     out: &::nodata_component::__private::Collector,
-                ) -> ::core::result::Result<(), ::nodata_component::__private::Error> {
+                ) -> ::core::result::Result<(), #failed> {
                     INSTANCE.with(|instance| ::nodata_component::__private::export_transform(instance, input, out))
                 }
             }
 
             ::nodata_component::__private::export!(Exported with_types_in ::nodata_component::__private::bindings);
-        };
-    })
+        },
+        Role::Sink => quote! {
+            impl ::nodata_component::__private::SinkGuest for Exported {
+                fn write(
+                    input: &::nodata_component::__private::Batch,
+                    out: &::nodata_component::__private::Collector,
+                ) -> ::core::result::Result<(), #failed> {
+                    INSTANCE.with(|instance| ::nodata_component::__private::export_write(instance, input, out))
+                }
+
+                fn flush() -> ::core::result::Result<(), #failed> {
+                    INSTANCE.with(|instance| ::nodata_component::__private::export_flush(instance))
+                }
+            }
+
+            ::nodata_component::__private::export_sink!(
+                Exported with_types_in ::nodata_component::__private::bindings::sink
+            );
+        },
+        Role::Source => quote! {
+            impl ::nodata_component::__private::SourceGuest for Exported {
+                fn open(
+                    position: ::core::option::Option<::std::vec::Vec<u8>>,
+                ) -> ::core::result::Result<(), #failed> {
+                    INSTANCE.with(|instance| {
+                        ::nodata_component::__private::export_open(instance, position.as_deref())
+                    })
+                }
+
+                fn poll(
+                    events_max: u32,
+                    out: &::nodata_component::__private::Collector,
+                ) -> ::core::result::Result<::nodata_component::__private::Status, #failed> {
+                    INSTANCE.with(|instance| ::nodata_component::__private::export_poll(instance, events_max, out))
+                }
+
+                fn committed(position: ::std::vec::Vec<u8>) -> ::core::result::Result<(), #failed> {
+                    INSTANCE.with(|instance| ::nodata_component::__private::export_committed(instance, &position))
+                }
+            }
+
+            ::nodata_component::__private::export_source!(
+                Exported with_types_in ::nodata_component::__private::bindings::source
+            );
+        },
+    }
 }
 
 /// Where an item begins. Its whole span would underline all of it.
@@ -278,7 +355,11 @@ mod tests {
             "`#[component]` stands before `impl Transform for Type`, not before the methods of the type",
             "Thing",
         );
-        check("impl Sink for Thing {}", "a component implements `nodata_component::Transform`", "Sink");
+        check(
+            "impl Sieve for Thing {}",
+            "a component implements `Transform`, `Sink` or `Source` of `nodata_component`",
+            "Sieve",
+        );
         check(
             "impl<T> Transform for Thing<T> {}",
             "a component is not generic, and it borrows nothing: it outlives every call",
@@ -290,7 +371,8 @@ mod tests {
     fn another_item_is_refused() {
         check(
             "struct Thing { minutes: u64 }",
-            "`#[component]` stands before a function SIGNATURE or before `impl Transform for Type`",
+            "`#[component]` stands before a function SIGNATURE or before `impl Transform for Type`, `impl Sink for Type` or \
+             `impl Source for Type`",
             "struct",
         );
     }

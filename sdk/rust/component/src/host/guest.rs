@@ -3,11 +3,14 @@
 
 use super::EmitError;
 use crate::bindings::nodata::streaming::{state as wit_state, types};
+use crate::bindings::source::exports::nodata::streaming::source_reader::Status;
 use crate::columns::{BytesColumn, BytesColumnRef, ColumnsRef, HeadersColumn};
 use crate::component::{self, Instance, Transform};
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::output::Output;
+use crate::sink::{Sink, SinkInstance};
+use crate::source::{Next, Source, SourceInstance};
 use crate::state;
 
 pub(crate) use crate::bindings::nodata::streaming::{config, metrics};
@@ -94,6 +97,10 @@ impl Collector<'_> {
         self.0.reject(row, reason);
     }
 
+    pub(crate) fn checkpoint(&self, position: &[u8]) -> Result<(), EmitError> {
+        self.0.checkpoint(position).map_err(EmitError::from)
+    }
+
     pub(crate) fn remaining_bytes(&self) -> u64 {
         self.0.remaining_bytes()
     }
@@ -149,6 +156,40 @@ pub fn export_transform<T: Transform>(
     out: &types::Collector,
 ) -> Result<(), types::Error> {
     instance.call(Batch(input), &Collector(out)).map_err(types::Error::from)
+}
+
+/// What `#[component]` on an implementation of [`Sink`] exports.
+pub fn export_write<T: Sink>(
+    instance: &SinkInstance<T>,
+    input: &types::Batch,
+    out: &types::Collector,
+) -> Result<(), types::Error> {
+    instance.write(Batch(input), &Collector(out)).map_err(types::Error::from)
+}
+
+pub fn export_flush<T: Sink>(instance: &SinkInstance<T>) -> Result<(), types::Error> {
+    instance.flush().map_err(types::Error::from)
+}
+
+/// What `#[component]` on an implementation of [`Source`] exports.
+pub fn export_open<T: Source>(instance: &SourceInstance<T>, position: Option<&[u8]>) -> Result<(), types::Error> {
+    instance.open(position).map_err(types::Error::from)
+}
+
+pub fn export_poll<T: Source>(
+    instance: &SourceInstance<T>,
+    events_max: u32,
+    out: &types::Collector,
+) -> Result<Status, types::Error> {
+    Ok(match instance.poll(events_max, &Collector(out))? {
+        Next::More => Status::More,
+        Next::After(wait) => Status::Idle(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX)),
+        Next::Finished => Status::Finished,
+    })
+}
+
+pub fn export_committed<T: Source>(instance: &SourceInstance<T>, position: &[u8]) -> Result<(), types::Error> {
+    instance.committed(position).map_err(types::Error::from)
 }
 
 fn column_from(column: types::BytesColumnResult) -> BytesColumn {

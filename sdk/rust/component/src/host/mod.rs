@@ -12,7 +12,9 @@ pub(crate) use guest::{Batch, Collector, Fetched, Table, config, metrics};
 pub(crate) use native::{Batch, Collector, Fetched, Table, config, metrics};
 
 #[cfg(target_family = "wasm")]
-pub use guest::{export_function, export_transform};
+pub use guest::{
+    export_committed, export_flush, export_function, export_open, export_poll, export_transform, export_write,
+};
 
 /// Why the host did not take what was emitted.
 #[derive(Clone, Debug, PartialEq, Eq)]

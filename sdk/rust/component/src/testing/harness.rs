@@ -8,6 +8,8 @@ use crate::events::Events;
 use crate::host::EmitError;
 use crate::host::native::{Batch, Collector, Installed, Offsets, Sink, World, series};
 use crate::output::Output;
+use crate::sink::SinkInstance;
+use crate::source::{Next, Source, SourceInstance};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
@@ -24,6 +26,8 @@ const EVENT_BYTES_MAX: usize = 16 << 20;
 /// Bytes and events that one call may emit, unless the deployment says otherwise.
 const OUTPUT_BYTES_MAX: u64 = 32 << 20;
 const OUTPUT_EVENTS_MAX: u64 = 1 << 18;
+/// Bytes of a checkpoint.
+const CHECKPOINT_BYTES_MAX: usize = 64 << 10;
 /// What is kept of a reason for a dead letter, in bytes.
 const REASON_BYTES_MAX: usize = 1024;
 
@@ -61,6 +65,15 @@ impl Harness {
     pub fn of<T: Transform>() -> Self {
         let instance = Instance::<T>::new();
         Self::with(move |batch, collector| instance.call(batch, collector))
+    }
+
+    /// For a component that implements [`Sink`](crate::Sink). It is made by the first call; each call writes and flushes.
+    pub fn of_sink<T: crate::Sink>() -> Self {
+        let instance = SinkInstance::<T>::new();
+        Self::with(move |batch, collector| {
+            instance.write(batch, collector)?;
+            instance.flush()
+        })
     }
 
     fn with(run: impl FnMut(Batch<'_>, &Collector<'_>) -> Result<()> + 'static) -> Self {
@@ -174,6 +187,7 @@ impl Harness {
             remaining_events: Cell::new(self.output_events_max),
             events: RefCell::default(),
             rejected: RefCell::default(),
+            checkpoint: None,
         };
         let state_before = (self.world.tables.clone(), self.world.state_bytes);
         let result = {
@@ -181,10 +195,13 @@ impl Harness {
             (self.run)(batch, &Collector(&produced))
         };
         let call = match result {
-            Ok(()) => Call { error: None, events: produced.events.take(), rejected: produced.into_rejected() },
+            Ok(()) => {
+                let (events, rejected) = (produced.events.take(), produced.into_rejected());
+                Call { error: None, events, rejected, next: None }
+            }
             Err(error) => {
                 (self.world.tables, self.world.state_bytes) = state_before;
-                Call { error: Some(error), events: BTreeMap::new(), rejected: Vec::new() }
+                Call { error: Some(error), events: BTreeMap::new(), rejected: Vec::new(), next: None }
             }
         };
         self.last = Some(input);
@@ -228,12 +245,105 @@ impl fmt::Debug for Harness {
     }
 }
 
+/// Asks a [`Source`] for events, call by call, and keeps its place, as the host does.
+pub struct SourceHarness<T: Source> {
+    instance: SourceInstance<T>,
+    is_open: bool,
+    position: Option<Vec<u8>>,
+    world: World,
+}
+
+impl<T: Source> SourceHarness<T> {
+    /// For this source, at the beginning.
+    pub fn new() -> Self {
+        Self { instance: SourceInstance::new(), is_open: false, position: None, world: World::default() }
+    }
+
+    /// Sets one entry of the configuration, and has the source opened anew.
+    #[must_use]
+    pub fn config(mut self, key: &str, value: impl Display) -> Self {
+        self.world.config.insert(key.to_owned(), value.to_string());
+        self.is_open = false;
+        self
+    }
+
+    /// Grants a secret.
+    #[must_use]
+    pub fn secret(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.world.secrets.insert(name.to_owned(), value.as_ref().to_vec());
+        self
+    }
+
+    /// Has the source opened at this checkpoint.
+    #[must_use]
+    pub fn at(mut self, position: impl AsRef<[u8]>) -> Self {
+        self.position = Some(position.as_ref().to_vec());
+        self.is_open = false;
+        self
+    }
+
+    /// The checkpoint that was committed last.
+    pub fn position(&self) -> Option<&[u8]> {
+        self.position.as_deref()
+    }
+
+    /// Asks for at most so many events, and commits what comes.
+    #[must_use = "a call may have failed: look at it, or end with `.ok()`"]
+    pub fn poll(&mut self, events_max: u32) -> Call {
+        let produced = Produced {
+            input: Vec::new(),
+            ports: None,
+            remaining_bytes: Cell::new(OUTPUT_BYTES_MAX),
+            remaining_events: Cell::new(OUTPUT_EVENTS_MAX),
+            events: RefCell::default(),
+            rejected: RefCell::default(),
+            checkpoint: Some(RefCell::default()),
+        };
+        let state_before = (self.world.tables.clone(), self.world.state_bytes);
+        let polled = {
+            let _installed = Installed::new(&mut self.world);
+            let opened = if self.is_open { Ok(()) } else { self.instance.open(self.position.as_deref()) };
+            opened.and_then(|()| self.instance.poll(events_max, &Collector(&produced)))
+        };
+        let committed = polled.and_then(|next| {
+            let checkpoint = produced.checkpoint.as_ref().and_then(RefCell::take);
+            if let Some(position) = checkpoint {
+                self.position = Some(position.clone());
+                let _installed = Installed::new(&mut self.world);
+                self.instance.committed(&position)?;
+            }
+            Ok(next)
+        });
+        self.is_open = committed.is_ok();
+        match committed {
+            Ok(next) => Call { error: None, events: produced.events.take(), rejected: Vec::new(), next: Some(next) },
+            Err(error) => {
+                (self.world.tables, self.world.state_bytes) = state_before;
+                Call { error: Some(error), events: BTreeMap::new(), rejected: Vec::new(), next: None }
+            }
+        }
+    }
+}
+
+impl<T: Source> Default for SourceHarness<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Source> fmt::Debug for SourceHarness<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceHarness").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
 /// What came of one call.
 #[derive(Clone, Debug)]
 pub struct Call {
     error: Option<Error>,
     events: BTreeMap<String, Vec<Event>>,
     rejected: Vec<Rejected>,
+    next: Option<Next>,
 }
 
 impl Call {
@@ -265,6 +375,11 @@ impl Call {
         self.events.keys().map(String::as_str)
     }
 
+    /// When a source wants to be called again.
+    pub fn next(&self) -> Option<Next> {
+        self.next
+    }
+
     /// The events that were put aside, in order.
     pub fn rejected(&self) -> &[Rejected] {
         &self.rejected
@@ -290,6 +405,8 @@ struct Produced<'a> {
     remaining_events: Cell<u64>,
     events: RefCell<BTreeMap<String, Vec<Event>>>,
     rejected: RefCell<BTreeMap<u32, String>>,
+    /// Those of a source have a place for it.
+    checkpoint: Option<RefCell<Option<Vec<u8>>>>,
 }
 
 impl Produced<'_> {
@@ -339,6 +456,19 @@ impl Sink for Produced<'_> {
         if (row as usize) < self.input.len() {
             self.rejected.borrow_mut().insert(row, reason[..end].to_owned());
         }
+    }
+
+    fn checkpoint(&self, position: &[u8]) -> Result<(), EmitError> {
+        let Some(checkpoint) = &self.checkpoint else {
+            return Err(EmitError::Invalid("only a source has checkpoints".to_owned()));
+        };
+        let bytes = position.len();
+        if bytes > CHECKPOINT_BYTES_MAX {
+            let what = format!("a checkpoint of {bytes} bytes, at most {CHECKPOINT_BYTES_MAX} are allowed");
+            return Err(EmitError::Invalid(what));
+        }
+        checkpoint.replace(Some(position.to_vec()));
+        Ok(())
     }
 
     fn remaining_bytes(&self) -> u64 {

@@ -34,4 +34,4 @@ pub mod native; // as fast as it can be, for benchmarks
 pub use crate::columns::{BytesColumn, HeadersColumn};
 pub use columns::Columns;
 pub use event::Event;
-pub use harness::{Call, Harness, Rejected};
+pub use harness::{Call, Harness, Rejected, SourceHarness};

@@ -67,6 +67,10 @@ impl Sink for Copies<'_> {
 
     fn reject(&self, _: u32, _: &str) {}
 
+    fn checkpoint(&self, _: &[u8]) -> Result<(), EmitError> {
+        Err(EmitError::Invalid("only a source has checkpoints".to_owned()))
+    }
+
     fn remaining_bytes(&self) -> u64 {
         u64::MAX
     }

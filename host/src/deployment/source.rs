@@ -1,0 +1,275 @@
+//! The task of a source: it asks its instance for events, and commits them together with the place to go on from.
+//!
+//! An instance may keep its place in memory, so one whose call failed, or whose events could not be committed, is not asked again:
+//! another one is opened at the place that was committed last.
+
+use crate::deployment::outputs::Outputs;
+use crate::deployment::spec::{OnPoison, TaskFailure};
+use crate::deployment::status::TaskState;
+use crate::deployment::task::{TaskEnd, TaskSettings};
+use crate::limits::{FULL_WAIT, POLL_EVENTS_MAX, RETRY_FIRST, RETRY_MAX, SOURCE_IDLE_MAX, SOURCE_TRIES};
+use bytes::Bytes;
+use nodata_log::{LogError, Name, Offset, StateChange, TaskKey, TaskLease, Transaction};
+use nodata_runtime::{
+    CallError, CallErrorReason, Deployment, Instance, InstanceLimits, InstanceSettings, Output, SourceStatus,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The state table in which a source is remembered.
+const TABLE: &str = "nodata.source";
+const POSITION: &[u8] = b"position";
+const FINISHED: &[u8] = b"finished";
+
+pub(crate) struct SourceTask {
+    settings: TaskSettings,
+    lease: TaskLease,
+    outputs: Outputs,
+    /// Opened at `position`, or further on by what was committed since.
+    instance: Option<Instance>,
+    position: Option<Bytes>,
+    /// Commits so far.
+    expect: Option<Offset>,
+    events_max: u32,
+    failures: u32,
+}
+
+/// Why a step was not taken.
+enum Stumble {
+    Call(CallError),
+    /// What one call emitted does not fit a transaction.
+    TooLarge(LogError),
+    End(TaskEnd),
+}
+
+impl From<CallError> for Stumble {
+    fn from(error: CallError) -> Self {
+        Stumble::Call(error)
+    }
+}
+
+impl From<LogError> for Stumble {
+    fn from(error: LogError) -> Self {
+        Stumble::End(error.into())
+    }
+}
+
+impl SourceTask {
+    /// Takes the task over and works until it is asked to stop, or until it cannot go on.
+    pub(crate) async fn run(settings: TaskSettings) -> TaskEnd {
+        let (mut task, is_finished) = match Self::begin(settings).await {
+            Ok(begun) => begun,
+            Err(error) => return error.into(),
+        };
+        if !is_finished && let Err(end) = task.work().await {
+            return end;
+        }
+        if !task.settings.stop.is_cancelled() {
+            task.instance = None;
+            task.settings.status.update(|report| {
+                report.state = TaskState::Finished;
+                report.memory_bytes = 0;
+            });
+            task.settings.stop.cancelled().await;
+        }
+        TaskEnd::Stopped
+    }
+
+    async fn begin(settings: TaskSettings) -> Result<(Self, bool), LogError> {
+        let key = TaskKey { owner: settings.spec.owner(), source: settings.source };
+        let lease = settings.log.begin_task(key)?.await?;
+        let keys = [POSITION, FINISHED].map(Bytes::from_static);
+        let mut kept = settings.log.state_get(key, &Name::new(TABLE)?, &keys)?.into_iter();
+        let (position, finished) = (kept.next().flatten(), kept.next().flatten());
+        let outputs = Outputs::of(&settings.spec, &*settings.log)?;
+        settings.status.update(|report| {
+            report.state = TaskState::Running;
+            report.position = lease.next.unwrap_or(0);
+            report.reason.clear();
+        });
+        let expect = lease.next;
+        let task = Self {
+            settings,
+            lease,
+            outputs,
+            instance: None,
+            position,
+            expect,
+            events_max: POLL_EVENTS_MAX,
+            failures: 0,
+        };
+        Ok((task, finished.is_some()))
+    }
+
+    /// Works until there will never be more, or until it is asked to stop.
+    async fn work(&mut self) -> Result<(), TaskEnd> {
+        while !self.settings.stop.is_cancelled() {
+            match self.step().await {
+                Ok(status) => {
+                    self.is_well();
+                    match status {
+                        SourceStatus::More => {}
+                        SourceStatus::Idle(wait) => self.rest(wait.min(SOURCE_IDLE_MAX)).await,
+                        SourceStatus::Finished => return Ok(()),
+                    }
+                }
+                Err(Stumble::End(end)) => return Err(end),
+                Err(Stumble::TooLarge(error)) => {
+                    self.events_max = (self.events_max / 2).max(1);
+                    let reason = format!("the events of one call are too large: {error}");
+                    self.failed(reason, Vec::new(), true).await?;
+                }
+                Err(Stumble::Call(error)) => {
+                    let may_pass = matches!(
+                        error.reason(),
+                        CallErrorReason::Transient(_) | CallErrorReason::OutOfHostMemory { .. }
+                    );
+                    let frames = error.frames().iter().map(|frame| format!("at {frame}"));
+                    let lines = frames.chain(error.stderr().iter().cloned()).collect();
+                    self.failed(error.to_string(), lines, may_pass).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One call, and the commit of what came of it.
+    async fn step(&mut self) -> Result<SourceStatus, Stumble> {
+        let outputs = Outputs::of(&self.settings.spec, &*self.settings.log)?;
+        if outputs != self.outputs {
+            self.outputs = outputs;
+            self.instance = None;
+        }
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => {
+                let mut instance = self.start_instance().await?;
+                instance.open(self.position.clone()).await?;
+                instance
+            }
+        };
+        let (output, status) = instance.poll(self.events_max).await?;
+        let memory_bytes = instance.memory_bytes();
+        self.settings.status.update(|report| report.memory_bytes = memory_bytes);
+        let checkpoint = output.checkpoint.clone();
+        let is_finished = status == SourceStatus::Finished;
+        if !output.batches.is_empty() || !output.state.is_empty() || checkpoint.is_some() || is_finished {
+            self.commit(output, is_finished).await?;
+        }
+        if let Some(position) = checkpoint {
+            self.position = Some(position.clone());
+            instance.committed(position).await?;
+        }
+        self.instance = Some(instance);
+        Ok(status)
+    }
+
+    async fn start_instance(&mut self) -> Result<Instance, CallError> {
+        let deployment = Deployment {
+            config: self.settings.spec.config.clone(),
+            ports: self.outputs.ports.clone(),
+            log: self.settings.guest_log.clone(),
+            metrics: self.settings.metrics.clone(),
+            limits: InstanceLimits::default(),
+        };
+        let settings = InstanceSettings {
+            role: self.settings.spec.role.of_component(),
+            deployment: Arc::new(deployment),
+            task: self.lease.task,
+            log: self.settings.log.clone(),
+        };
+        self.settings.program.instantiate(settings).await
+    }
+
+    async fn commit(&mut self, output: Output, is_finished: bool) -> Result<(), Stumble> {
+        let Output { batches, events, checkpoint, mut state, .. } = output;
+        let finished = is_finished.then(|| (Bytes::from_static(FINISHED), Some(Bytes::new())));
+        let position = checkpoint.map(|position| (Bytes::from_static(POSITION), Some(position)));
+        let entries: Vec<_> = position.into_iter().chain(finished).collect();
+        if !entries.is_empty() {
+            state.push(StateChange { table: Name::new(TABLE).map_err(LogError::from)?, entries });
+        }
+        let next = self.expect.unwrap_or(0) + 1;
+        let transaction = Transaction {
+            task: self.lease.task,
+            epoch: self.lease.epoch,
+            expect: self.expect,
+            next,
+            appends: self.outputs.appends(batches),
+            state,
+        };
+        loop {
+            match self.settings.log.commit(transaction.clone()) {
+                Ok(pending) => {
+                    pending.await?;
+                    break;
+                }
+                Err(error @ LogError::DiskFull) => {
+                    self.settings.status.update(|report| {
+                        report.state = TaskState::Retrying;
+                        report.reason = error.to_string();
+                    });
+                    self.rest(FULL_WAIT).await;
+                    if self.settings.stop.is_cancelled() {
+                        return Err(Stumble::End(TaskEnd::Stopped));
+                    }
+                }
+                Err(error @ LogError::TransactionTooLarge { .. }) => return Err(Stumble::TooLarge(error)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.expect = Some(next);
+        self.settings.status.update(|report| {
+            report.position = next;
+            report.events_out += events;
+        });
+        Ok(())
+    }
+
+    fn is_well(&mut self) {
+        self.failures = 0;
+        self.settings.status.update(|report| {
+            if report.state == TaskState::Retrying {
+                report.state = TaskState::Running;
+                report.attempts = 0;
+                report.reason.clear();
+                report.last_lines.clear();
+            }
+        });
+    }
+
+    /// Waits before a source that failed is opened again, longer each time, or gives it up, as the policy says.
+    async fn failed(&mut self, reason: String, last_lines: Vec<String>, may_pass: bool) -> Result<(), TaskEnd> {
+        self.instance = None;
+        self.failures += 1;
+        let attempts = self.failures;
+        self.settings.guest_log.note(self.settings.source.partition, &format!("attempt {attempts}: {reason}"));
+        let policy = self.settings.spec.on_error;
+        let most = if may_pass { policy.retries.map(|retries| retries + 1) } else { Some(SOURCE_TRIES) };
+        if policy.then == OnPoison::Pause && most.is_some_and(|most| attempts >= most) {
+            let position = self.expect.unwrap_or(0);
+            let time_us = self.settings.clock.now_us();
+            return Err(TaskEnd::Failed(TaskFailure { position, attempts, reason, last_lines, time_us }));
+        }
+        self.settings.status.update(|report| {
+            report.state = TaskState::Retrying;
+            report.attempts = attempts;
+            report.reason = reason;
+            report.last_lines = last_lines;
+        });
+        let doubled = (attempts - 1).min(16);
+        self.rest((RETRY_FIRST * (1 << doubled)).min(RETRY_MAX)).await;
+        Ok(())
+    }
+
+    /// Waits, and less long if asked to stop.
+    fn rest(&self, wait: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let stop = self.settings.stop.clone();
+        async move {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+}

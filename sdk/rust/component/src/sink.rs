@@ -1,0 +1,148 @@
+//! A component that delivers events to somewhere else.
+
+use crate::error::Result;
+use crate::events::{Batch, Event, Events};
+use crate::host;
+use std::cell::Cell;
+use std::fmt::{self, Display};
+
+/// A component that delivers events to somewhere else.
+///
+/// ```
+/// use nodata_component::{Events, Rejects, Result, Sink, component};
+///
+/// struct Printed;
+///
+/// #[component]
+/// impl Sink for Printed {
+///     fn new() -> Result<Self> {
+///         Ok(Self)
+///     }
+///
+///     fn write(&mut self, events: Events<'_>, rejects: &mut Rejects<'_>) -> Result<()> {
+///         for event in events {
+///             match event.text() {
+///                 Ok(text) => println!("{} {} {}: {text}", events.topic(), events.partition(), event.offset()),
+///                 Err(why) => rejects.reject(&event, why),
+///             }
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+///
+/// Events are delivered at least once: a crash between the delivery and the commit of the position repeats some. Topic, partition
+/// and offset of an event are the same each time, so give them to the receiver, which can then leave out what it has.
+///
+/// An error that may pass is [`Error::transient`](crate::Error::transient): the same events are given again later, and none behind
+/// them before. One that will not is put aside with [`Rejects::reject`], or fails the call with
+/// [`Error::permanent`](crate::Error::permanent), and then the host finds out which event it is about.
+pub trait Sink: Sized + 'static {
+    /// Makes one, before the first call and after a failed one. An error fails the call.
+    fn new() -> Result<Self>;
+
+    /// Delivers these events, or keeps them until [`flush`](Self::flush).
+    fn write(&mut self, events: Events<'_>, rejects: &mut Rejects<'_>) -> Result<()>;
+
+    /// Returns when all that was written is delivered.
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Puts events aside that can never be delivered.
+pub struct Rejects<'a> {
+    collector: &'a host::Collector<'a>,
+}
+
+impl Rejects<'_> {
+    /// Puts one event aside, with the reason, as a dead letter. The rest of the batch is not affected. The host keeps the last reason
+    /// given for an event, and at most 1024 bytes of it.
+    pub fn reject(&mut self, event: &Event<'_>, reason: impl Display) {
+        self.collector.reject(event.row(), &reason.to_string());
+    }
+}
+
+impl fmt::Debug for Rejects<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rejects")
+    }
+}
+
+/// The one value of a [`Sink`], between calls.
+pub struct SinkInstance<T>(Cell<Option<T>>);
+
+impl<T: Sink> SinkInstance<T> {
+    /// Not made yet.
+    pub const fn new() -> Self {
+        Self(Cell::new(None))
+    }
+
+    pub(crate) fn write(&self, batch: host::Batch<'_>, collector: &host::Collector<'_>) -> Result<()> {
+        let mut sink = self.0.take().map_or_else(T::new, Ok)?;
+        let batch = Batch::new(batch);
+        sink.write(Events::new(&batch), &mut Rejects { collector })?;
+        self.0.set(Some(sink));
+        Ok(())
+    }
+
+    pub(crate) fn flush(&self) -> Result<()> {
+        // Without one, nothing was written.
+        let Some(mut sink) = self.0.take() else { return Ok(()) };
+        sink.flush()?;
+        self.0.set(Some(sink));
+        Ok(())
+    }
+}
+
+impl<T: Sink> Default for SinkInstance<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::testing::Harness;
+
+    thread_local! {
+        static DELIVERED: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+
+    /// Delivers when flushed, and fails as it is told.
+    struct Buffered(Vec<String>);
+
+    impl Sink for Buffered {
+        fn new() -> Result<Self> {
+            Ok(Self(Vec::new()))
+        }
+
+        fn write(&mut self, events: Events<'_>, rejects: &mut Rejects<'_>) -> Result<()> {
+            for event in events {
+                match event.text()? {
+                    "bad" => rejects.reject(&event, "it is bad"),
+                    "fail" => return Err(Error::transient("told to")),
+                    text => self.0.push(format!("{} {text}", event.offset())),
+                }
+            }
+            Ok(())
+        }
+
+        fn flush(&mut self) -> Result<()> {
+            DELIVERED.with_borrow_mut(|delivered| delivered.append(&mut self.0));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_delivered_when_it_is_flushed_and_a_failed_call_delivers_nothing() {
+        let mut harness = Harness::of_sink::<Buffered>();
+        let call = harness.call(["a", "bad", "b"]).ok();
+        assert_eq!((call.rejected()[0].row, call.rejected()[0].reason.as_str()), (1, "it is bad"));
+        assert_eq!(harness.call(["c", "fail"]).error(), Some(&Error::transient("told to")));
+        let _ = harness.call(["d"]).ok();
+        assert_eq!(DELIVERED.take(), ["0 a", "2 b", "5 d"]);
+    }
+}
