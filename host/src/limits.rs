@@ -91,6 +91,21 @@ pub const COMMITS_IN_FLIGHT: usize = 4;
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 pub const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// Bytes of the key of a group: with what is around it, it is a key of a state table.
+pub const GROUP_KEY_BYTES_MAX: usize = 4000;
+
+/// Windows that are closed with one call and one commit.
+pub const CLOSE_GROUPS_MAX: usize = 1024;
+
+/// Windows that an event may be in: each costs what an event costs.
+pub const OVERLAP_MAX: i64 = 100;
+
+/// Groups of one page of an aggregate.
+pub const GROUPS_PAGE_MAX: usize = 1000;
+
+/// Bytes of accumulators that are read for a page from each partition. There may be fewer groups on it then.
+pub const GROUPS_PAGE_BYTES: usize = 4 << 20;
+
 /// Events that a source may emit in one call.
 pub const POLL_EVENTS_MAX: u32 = 8192;
 

@@ -35,7 +35,7 @@ impl Source for CountsTo {
             }
         }
         out.checkpoint(self.next.to_le_bytes())?;
-        Ok(if self.next % 3 == 0 { Next::After(Duration::from_millis(1)) } else { Next::More })
+        Ok(if self.next.is_multiple_of(3) { Next::After(Duration::from_millis(1)) } else { Next::More })
     }
 
     fn committed(&mut self, position: &[u8]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! A Parquet file as events.
 
-use crate::schema::{self, FileOrigin, column};
+use crate::schema::{self, FileOrigin, ROW_GROUP_ROWS_MAX, column};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
@@ -163,11 +163,12 @@ impl OpenFile {
         let mut groups = Vec::new();
         for (group, checksum) in metadata.metadata().row_groups().iter().zip(checksums) {
             let (first, last) = int_statistics(group, column::OFFSET)?;
-            let offsets = first as u64..last as u64 + 1;
+            let offsets = first as u64..(last as u64).saturating_add(1);
             let place = schema::byte_range(group);
             let place = place.start as u64..place.end as u64;
-            let rows = offsets.end.saturating_sub(offsets.start);
-            if offsets.start < expected || rows == 0 || group.num_rows() as u64 > rows {
+            let offsets_count = offsets.end.saturating_sub(offsets.start);
+            let is_possible = (1..=ROW_GROUP_ROWS_MAX as i64).contains(&group.num_rows());
+            if first < 0 || offsets.start < expected || !is_possible || group.num_rows() as u64 > offsets_count {
                 return Err(wrong(format!("{} rows at offsets {first} to {last}", group.num_rows())));
             }
             if place.start > place.end || place.end > bytes {
@@ -176,6 +177,10 @@ impl OpenFile {
             expected = offsets.end;
             let timestamps = int_statistics(group, column::TIMESTAMP)?;
             groups.push(Group { offsets, timestamps, place, checksum });
+        }
+        let rows: i64 = metadata.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).sum();
+        if about.num_rows() != rows {
+            return Err(wrong(format!("{} rows, and {rows} in its row groups", about.num_rows())));
         }
         Ok(Self { file, bytes, metadata, origin, groups: groups.into() })
     }

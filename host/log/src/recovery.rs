@@ -463,12 +463,16 @@ impl Replay {
         }
     }
 
-    fn apply(&mut self, frame: Frame, segment: u64, frame_at: u64) {
+    /// Applies a frame, or says why it cannot be one of this log.
+    fn apply(&mut self, frame: Frame, segment: u64, frame_at: u64) -> Result<(), String> {
         let is_new = frame.lsn >= self.mark.applied_lsn;
         self.replayed += u64::from(is_new && !frame.ops.is_empty());
         self.last_wall_us = self.last_wall_us.max(frame.wall_us);
         for (op, span) in frame.ops {
             if is_new {
+                if let Some(what) = self.state.contradiction(&op) {
+                    return Err(what);
+                }
                 let ids = ids::timed(&op, frame.wall_us);
                 self.dirty.note(&op, &self.state, &ids);
                 match &op {
@@ -495,6 +499,7 @@ impl Replay {
                 _ => {}
             }
         }
+        Ok(())
     }
 }
 
@@ -520,8 +525,14 @@ fn read_frames(segment: &SegmentOnDisk, bytes: &Bytes, replay: &mut Replay) -> R
             Ok(frame) => {
                 durable_lsn = durable_lsn.max(frame.durable_lsn);
                 ends_a_group = frame.is_group_end;
+                let from = lsn;
                 lsn += frame.bytes;
-                replay.apply(frame, segment.header.segment, position);
+                replay.apply(frame, segment.header.segment, position).map_err(|what| OpenError::Damaged {
+                    file: segment.path.clone(),
+                    from,
+                    to: lsn,
+                    what: format!("it contradicts what comes before it: {what}"),
+                })?;
             }
             Err(error @ FrameError::UnknownOp { .. }) => {
                 return Err(OpenError::Newer { file: segment.path.clone(), source: error });

@@ -95,6 +95,39 @@ impl State {
 
     /// Makes one operation true. It was checked when it was sequenced; this cannot fail. Answers with a producer that was
     /// forgotten to make place for another.
+    /// What is wrong with an operation that a log of ours does not have at this place.
+    pub(crate) fn contradiction(&self, op: &Op) -> Option<String> {
+        let unknown = |tp: &Tp| self.check_partition(*tp).err().map(|error| error.to_string());
+        match op {
+            Op::Append { tp, base_offset, batch } => {
+                let (end, count) = (self.end(*tp), batch.len() as u64);
+                let follows = *base_offset >= end && base_offset.checked_add(count).is_some();
+                let what = || format!("{count} events at offset {base_offset} of {tp}, which ends at {end}");
+                unknown(tp).or_else(|| (!follows).then(what))
+            }
+            Op::Trim { tp, to } => {
+                let end = self.end(*tp);
+                unknown(tp).or_else(|| (*to > end).then(|| format!("{tp} begins at {to} and ends at {end}")))
+            }
+            Op::FileCommit { tp, file } => {
+                let known = self.archives.get(tp).cloned().unwrap_or_default();
+                let what = |what| format!("a file of offsets {} to {} of {tp}: {what}", file.base, file.end);
+                unknown(tp).or_else(|| known.check(file, self.end(*tp)).err().map(what))
+            }
+            Op::TopicPut(topic) => {
+                let namesake = self.names.get(&topic.name).filter(|id| **id != topic.id);
+                namesake.map(|id| format!("topic `{}` has the ids {} and {}", topic.name, id.0, topic.id.0))
+            }
+            Op::Producer { .. }
+            | Op::TopicDelete(_)
+            | Op::TaskEpoch { .. }
+            | Op::Advance { .. }
+            | Op::State { .. }
+            | Op::OwnerForget(_)
+            | Op::Meta { .. } => None,
+        }
+    }
+
     pub(crate) fn apply(&mut self, op: &Op) -> Option<ProducerId> {
         match op {
             Op::Append { tp, base_offset, batch } => {

@@ -232,7 +232,8 @@ impl Topic {
             name: Name::new(&take.text()?).ok()?,
             created_us: take.u64()? as TimestampUs,
             config: TopicConfig {
-                partitions: take.u32()?,
+                // Memory is made for each.
+                partitions: take.u32().filter(|partitions| (1..=PARTITIONS_MAX).contains(partitions))?,
                 event_bytes_max: take.u32()?,
                 retention_us: take.u64().filter(|us| *us > 0),
                 retention_bytes: take.u64().filter(|bytes| *bytes > 0),

@@ -16,10 +16,15 @@ pub enum Role {
     Sink,
     /// Events out, from elsewhere.
     Source,
+    /// Batch in, folded into groups.
+    Aggregate,
 }
 
 /// Every role that this host runs.
-pub(crate) const ROLES: &[Role] = &[Role::Transform, Role::Sink, Role::Source];
+pub(crate) const ROLES: &[Role] = &[Role::Transform, Role::Sink, Role::Source, Role::Aggregate];
+
+/// What an aggregate may export too: it says which group an event belongs to.
+pub(crate) const GROUPER: (&str, &str) = ("grouper", "keys");
 
 impl Role {
     /// The world that makes a component one.
@@ -28,6 +33,7 @@ impl Role {
             Role::Transform => "transform",
             Role::Sink => "sink",
             Role::Source => "source",
+            Role::Aggregate => "aggregate",
         }
     }
 
@@ -37,6 +43,7 @@ impl Role {
             Role::Transform => "transformer",
             Role::Sink => "sink-writer",
             Role::Source => "source-reader",
+            Role::Aggregate => "aggregator",
         }
     }
 
@@ -46,6 +53,7 @@ impl Role {
             Role::Transform => &["process"],
             Role::Sink => &["write", "flush"],
             Role::Source => &["open", "poll", "committed"],
+            Role::Aggregate => &["accumulate", "merge", "finish", "render"],
         }
     }
 }

@@ -5,13 +5,16 @@ use crate::call_error::{CallError, CallErrorReason};
 use crate::contract::{self, Role};
 use crate::deployment::Deployment;
 use crate::guest::Guest;
-use crate::imports::types::{BatchHandle, CollectorHandle, GuestError, PollStatus};
+use crate::imports::types::{
+    BatchHandle, CollectorHandle, ColumnFromCall, ColumnToGuest, GroupsToGuest, GuestError, MembersToGuest, PollStatus,
+};
 use crate::input::{Input, InputColumns};
 use crate::limits::{HOSTCALL_BYTES_MAX, RESOURCES_MAX};
 use crate::output::Output;
 use crate::program::ProgramInner;
 use crate::state::StateStore;
 use bytes::Bytes;
+use nodata_log::TimestampUs;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -22,6 +25,17 @@ use wasmtime::component::{ComponentExportIndex, ComponentNamedList, ComponentTyp
 /// A function that may fail.
 type Function<P, R> = TypedFunc<P, (Result<R, GuestError>,)>;
 type Handles = (Resource<BatchHandle>, Resource<CollectorHandle>);
+
+/// Groups of an aggregate, by position.
+#[derive(Clone, Debug, Default)]
+pub struct Groups {
+    pub keys: Vec<Bytes>,
+    /// Empty without windows.
+    pub window_starts: Vec<TimestampUs>,
+    pub window_ends: Vec<TimestampUs>,
+    /// `None` for a new group.
+    pub accumulators: Vec<Option<Bytes>>,
+}
 
 /// What a source has to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +76,22 @@ enum Exports {
         poll: Function<(u32, Resource<CollectorHandle>), PollStatus>,
         committed: Function<(Bytes,), ()>,
     },
+    Aggregate {
+        accumulate: Function<Accumulate, ColumnFromCall>,
+        merge: Function<(ColumnToGuest, ColumnToGuest), ColumnFromCall>,
+        finish: Function<(GroupsToGuest, Resource<CollectorHandle>), ()>,
+        render: Function<(GroupsToGuest,), ColumnFromCall>,
+        keys: Option<Function<(Resource<BatchHandle>,), ColumnFromCall>>,
+    },
 }
+
+type Accumulate = (Resource<BatchHandle>, GroupsToGuest, MembersToGuest, Resource<CollectorHandle>);
 
 impl Exports {
     fn of(
         role: Role,
         functions: &[ComponentExportIndex],
+        grouper: Option<&ComponentExportIndex>,
         store: &mut Store<Guest>,
         instance: &wasmtime::component::Instance,
     ) -> wasmtime::Result<Self> {
@@ -83,6 +107,13 @@ impl Exports {
                 open: instance.get_typed_func(&mut *store, open)?,
                 poll: instance.get_typed_func(&mut *store, poll)?,
                 committed: instance.get_typed_func(&mut *store, committed)?,
+            },
+            (Role::Aggregate, [accumulate, merge, finish, render]) => Exports::Aggregate {
+                accumulate: instance.get_typed_func(&mut *store, accumulate)?,
+                merge: instance.get_typed_func(&mut *store, merge)?,
+                finish: instance.get_typed_func(&mut *store, finish)?,
+                render: instance.get_typed_func(&mut *store, render)?,
+                keys: grouper.map(|keys| instance.get_typed_func(&mut *store, keys)).transpose()?,
             },
             _ => wasmtime::bail!("the component is no {}", role.world()),
         })
@@ -129,7 +160,7 @@ impl Instance {
             None => return Err(CallError::out_of_time(limits.start_wall, store.data())),
         };
         let functions = program.exports.get(&role).map_or([].as_slice(), Vec::as_slice);
-        Ok(match Exports::of(role, functions, &mut store, &instance) {
+        Ok(match Exports::of(role, functions, program.grouper.as_ref(), &mut store, &instance) {
             Ok(exports) => Ok(Self { live: Some(Live { store, exports }) }),
             Err(error) => {
                 let export = contract::interface(role.interface());
@@ -177,6 +208,60 @@ impl Instance {
     pub async fn committed(&mut self, position: Bytes) -> Result<(), CallError> {
         let Exports::Source { committed, .. } = self.begin(None)? else { return Err(other_role()) };
         self.call(committed, (position,)).await
+    }
+
+    /// Gives an aggregate a batch, and answers with the group of each row, where `None` is none. Without an answer the keys of the
+    /// events say it. Everything about the batch follows, up to [`accumulate`](Self::accumulate).
+    pub async fn group(&mut self, input: Input) -> Result<Option<Vec<Option<Bytes>>>, CallError> {
+        let rows = input.len();
+        let Exports::Aggregate { keys, .. } = self.begin(Some(input))? else { return Err(other_role()) };
+        let Some(keys) = keys else { return Ok(None) };
+        let keys = self.call(keys, (Resource::new_borrow(0),)).await?;
+        Ok(Some(keys.elements(rows, "keys", true)?))
+    }
+
+    /// Puts accumulators together, pair by pair.
+    pub async fn merge(&mut self, left: &[Bytes], right: &[Bytes]) -> Result<Vec<Bytes>, CallError> {
+        let Exports::Aggregate { merge, .. } = self.exports()? else { return Err(other_role()) };
+        let merged = self.call(merge, (ColumnToGuest::of(left), ColumnToGuest::of(right))).await?;
+        Ok(merged.elements(left.len(), "merge", false)?.into_iter().flatten().collect())
+    }
+
+    /// Folds rows of the batch into groups: the row at each place belongs to the group at the same. The new accumulators, `None` for
+    /// a group that goes, and the rest are to be committed as one unit.
+    pub async fn accumulate(
+        &mut self,
+        groups: &Groups,
+        members: (Vec<u32>, Vec<u32>),
+    ) -> Result<(Vec<Option<Bytes>>, Output), CallError> {
+        let Exports::Aggregate { accumulate, .. } = self.exports()? else { return Err(other_role()) };
+        let (rows, of) = members;
+        let parameters = (
+            Resource::new_borrow(0),
+            GroupsToGuest::of(groups),
+            MembersToGuest { rows, groups: of },
+            Resource::new_borrow(0),
+        );
+        let accumulators = self.call(accumulate, parameters).await?;
+        Ok((accumulators.elements(groups.keys.len(), "accumulate", true)?, self.finish()?))
+    }
+
+    /// Tells an aggregate that windows are closed. What it emits is to be committed with their end.
+    pub async fn close(&mut self, groups: &Groups) -> Result<Output, CallError> {
+        let Exports::Aggregate { finish, .. } = self.begin(None)? else { return Err(other_role()) };
+        self.call(finish, (GroupsToGuest::of(groups), Resource::new_borrow(0))).await?;
+        self.finish()
+    }
+
+    /// What a reader is shown of groups.
+    pub async fn render(&mut self, groups: &Groups) -> Result<Vec<Bytes>, CallError> {
+        let Exports::Aggregate { render, .. } = self.begin(None)? else { return Err(other_role()) };
+        let rendered = self.call(render, (GroupsToGuest::of(groups),)).await?;
+        Ok(rendered.elements(groups.keys.len(), "render", false)?.into_iter().flatten().collect())
+    }
+
+    fn exports(&self) -> Result<Exports, CallError> {
+        self.live.as_ref().map(|live| live.exports).ok_or_else(|| CallError::new(CallErrorReason::Ended))
     }
 
     /// Whether it can be called.

@@ -42,7 +42,7 @@ pub use digest::{Digest, DigestError};
 pub use guest_log::{GuestLog, LogLine, LogSource};
 pub use guest_metrics::{GuestMetrics, MetricSeries, MetricValue, MetricsSnapshot};
 pub use input::{Input, InputError};
-pub use instance::{Instance, SourceStatus};
+pub use instance::{Groups, Instance, SourceStatus};
 pub use output::{Emitted, Output, Port, Rejected};
 pub use program::{InstanceSettings, Program};
 pub use runtime::{Runtime, RuntimeOptions, StartError, inspect_component};

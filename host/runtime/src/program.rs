@@ -44,6 +44,8 @@ pub(crate) struct ProgramInner {
     pub(crate) pre: InstancePre<Guest>,
     /// The functions of each role that the component exports, in the order of the contract.
     pub(crate) exports: BTreeMap<Role, Vec<ComponentExportIndex>>,
+    /// Of an aggregate that says which group an event belongs to.
+    pub(crate) grouper: Option<ComponentExportIndex>,
     pub(crate) machine: Arc<Machine>,
 }
 
@@ -83,7 +85,10 @@ impl Program {
             };
             exports.insert(*role, role.functions().iter().map(of).collect::<Result<_, _>>()?);
         }
-        Ok(Self { inner: Arc::new(ProgramInner { digest, pre, exports, machine }) })
+        let (interface, function) = contract::GROUPER;
+        let grouper = component.get_export_index(None, contract::interface(interface));
+        let grouper = grouper.and_then(|interface| component.get_export_index(Some(&interface), function));
+        Ok(Self { inner: Arc::new(ProgramInner { digest, pre, exports, grouper, machine }) })
     }
 
     /// What it can be started as.

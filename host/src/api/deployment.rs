@@ -2,12 +2,13 @@
 
 use crate::api::status::{self, Refusal};
 use crate::deployment::{
-    DeadLetters, DeployRequest, DeployedAs, DeploymentError, DeploymentRole, DeploymentView, Deployments, ErrorPolicy,
-    OnPoison, StartAt, TaskState, TaskView,
+    Aggregation, DeadLetters, DeployRequest, DeployedAs, DeploymentError, DeploymentRole, DeploymentSpec,
+    DeploymentView, Deployments, ErrorPolicy, OnPoison, StartAt, TaskState, TaskView, Window,
 };
 use crate::limits::{LOG_LOOK, LOG_MESSAGES};
 use nodata_log::LogError;
 use nodata_proto::server as wire;
+use nodata_proto::server::aggregate::Window as AskedWindow;
 use nodata_proto::server::deploy_request::Role as AskedRole;
 use nodata_proto::server::deployment::Role;
 use nodata_proto::server::start_position::Position;
@@ -51,6 +52,7 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
             DeploymentRole::Transform => {
                 Role::Transform(wire::Transform { input: spec.input.clone(), outputs: spec.outputs.clone() })
             }
+            DeploymentRole::Aggregate => Role::Aggregate(aggregate_to_wire(spec)),
             DeploymentRole::Sink => Role::Sink(wire::Sink { input: spec.input.clone() }),
             DeploymentRole::Source => Role::Source(wire::Source { outputs: spec.outputs.clone() }),
         }),
@@ -60,6 +62,22 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         lag: view.tasks.iter().map(TaskView::lag).sum(),
         on_error: Some(policy_to_wire(spec.on_error)),
     }
+}
+
+fn aggregate_to_wire(spec: &DeploymentSpec) -> wire::Aggregate {
+    let (input, outputs) = (spec.input.clone(), spec.outputs.clone());
+    let Some(Aggregation { window, lateness_us, idle_us }) = spec.aggregation else {
+        return wire::Aggregate { input, outputs, ..Default::default() };
+    };
+    let window = match window {
+        Window::None => None,
+        Window::Sliding { size_us, slide_us } if size_us == slide_us => {
+            Some(AskedWindow::Tumbling(wire::TumblingWindow { size_us }))
+        }
+        Window::Sliding { size_us, slide_us } => Some(AskedWindow::Sliding(wire::SlidingWindow { size_us, slide_us })),
+        Window::Session { gap_us } => Some(AskedWindow::Session(wire::SessionWindow { gap_us })),
+    };
+    wire::Aggregate { input, outputs, window, lateness_us, idle_us }
 }
 
 fn policy_to_wire(policy: ErrorPolicy) -> wire::ErrorPolicy {
@@ -121,6 +139,7 @@ fn task_to_wire(task: &TaskView) -> wire::Task {
         events_out: report.events_out,
         events_rejected: report.events_rejected,
         events_skipped: report.events_skipped,
+        events_late: report.events_late,
         memory_bytes: report.memory_bytes,
     }
 }
@@ -149,6 +168,19 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
         Some(AskedRole::Transform(wire::Transform { input, outputs })) => DeployedAs::Transform { input, outputs },
         Some(AskedRole::Sink(wire::Sink { input })) => DeployedAs::Sink { input },
         Some(AskedRole::Source(wire::Source { outputs })) => DeployedAs::Source { outputs },
+        Some(AskedRole::Aggregate(wire::Aggregate { input, outputs, window, lateness_us, idle_us })) => {
+            let window = match window {
+                None => Window::None,
+                Some(AskedWindow::Tumbling(wire::TumblingWindow { size_us })) => {
+                    Window::Sliding { size_us, slide_us: size_us }
+                }
+                Some(AskedWindow::Sliding(wire::SlidingWindow { size_us, slide_us })) => {
+                    Window::Sliding { size_us, slide_us }
+                }
+                Some(AskedWindow::Session(wire::SessionWindow { gap_us })) => Window::Session { gap_us },
+            };
+            DeployedAs::Aggregate { input, outputs, how: Aggregation { window, lateness_us, idle_us } }
+        }
         None => {
             let what = "the request says nothing about what the component is deployed as";
             return Err(Refusal::invalid("NO_ROLE", what));

@@ -1,5 +1,6 @@
 //! The door: turns requests into what the log and the deployments understand, and answers. Wire types end here.
 
+mod aggregate; // AggregateService
 mod component; // ComponentService
 mod consume; // ConsumeService
 mod deployment; // DeploymentService
@@ -13,11 +14,13 @@ mod topic; // TopicService
 use crate::deployment::Deployments;
 use crate::limits::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::registry::Registry;
+use aggregate::AggregateApi;
 use component::ComponentApi;
 use consume::ConsumeApi;
 use deployment::DeploymentApi;
 use nodata_archive::ArchiverHandle;
 use nodata_log::{Clock, Log};
+use nodata_proto::server::aggregate_service_server::AggregateServiceServer;
 use nodata_proto::server::component_service_server::ComponentServiceServer;
 use nodata_proto::server::consume_service_server::ConsumeServiceServer;
 use nodata_proto::server::deployment_service_server::DeploymentServiceServer;
@@ -52,6 +55,7 @@ pub async fn serve(
     health.set_serving::<ConsumeServiceServer<ConsumeApi>>().await;
     health.set_serving::<TopicServiceServer<TopicApi>>().await;
     health.set_serving::<ComponentServiceServer<ComponentApi>>().await;
+    health.set_serving::<AggregateServiceServer<AggregateApi>>().await;
     health.set_serving::<DeploymentServiceServer<DeploymentApi>>().await;
     let publish = PublishApi::new(log.clone(), clock, stop.clone());
     let topics = TopicApi { log: log.clone(), deployments: deployments.clone(), archiver, stop: stop.clone() };
@@ -61,6 +65,7 @@ pub async fn serve(
         .add_service(ConsumeServiceServer::new(ConsumeApi { log, stop: stop.clone() }))
         .add_service(TopicServiceServer::new(topics))
         .add_service(ComponentServiceServer::new(ComponentApi { registry }))
+        .add_service(AggregateServiceServer::new(AggregateApi { deployments: deployments.clone() }))
         .add_service(DeploymentServiceServer::new(DeploymentApi { deployments, stop: stop.clone() }));
     match reflection() {
         Ok(reflection) => router = router.add_service(reflection),

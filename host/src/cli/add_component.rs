@@ -5,10 +5,14 @@ use crate::cli::consume::time_us;
 use crate::cli::deployment::to_json;
 use crate::cli::{CliError, Common};
 use clap::Args;
+use nodata_client::proto::aggregate::Window;
 use nodata_client::proto::deploy_request::Role;
 use nodata_client::proto::deployment::Role as DeployedRole;
 use nodata_client::proto::start_position::{Earliest, Latest, Position};
-use nodata_client::proto::{DeployRequest, Deployment, ErrorPolicy, OnPoison, Sink, Source, StartPosition, Transform};
+use nodata_client::proto::{
+    Aggregate, DeployRequest, Deployment, ErrorPolicy, OnPoison, SessionWindow, Sink, SlidingWindow, Source,
+    StartPosition, Transform, TumblingWindow,
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -25,6 +29,8 @@ pub(crate) struct AddComponentArgs {
     name: Option<String>,
     #[command(flatten)]
     role: RoleArgs,
+    #[command(flatten)]
+    windows: WindowArgs,
     /// Wire a named port of the component to a topic. Can be given several times.
     #[arg(long, value_name = "PORT=TOPIC", value_parser = pair)]
     port: Vec<(String, String)>,
@@ -55,6 +61,42 @@ struct RoleArgs {
     /// Bring events in, and write them to topic OUT.
     #[arg(long, value_name = "OUT")]
     source: Option<String>,
+    /// Read topic IN, fold its events, and write to topic OUT when windows close. Without `:OUT` the component has no default port.
+    #[arg(long, value_name = "IN[:OUT]")]
+    aggregate: Option<String>,
+}
+
+/// How an aggregate divides time.
+#[derive(Debug, Args)]
+struct WindowArgs {
+    /// For an aggregate: `tumbling=1h`, `sliding=1h/10m` (size and slide), or `session=30m` (longest gap) [default: none].
+    #[arg(long, value_name = "WINDOW", value_parser = window)]
+    window: Option<Window>,
+    /// For an aggregate: how much earlier than the latest event of its partition an event may be.
+    #[arg(long, value_name = "TIME", value_parser = micros)]
+    lateness: Option<i64>,
+    /// For an aggregate: time goes on with the clock in a partition without events for so long.
+    #[arg(long, value_name = "TIME", value_parser = micros)]
+    idle: Option<i64>,
+}
+
+fn micros(text: &str) -> Result<i64, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|_| "give a time such as 90s, 15m or 1h30m".to_owned())?;
+    i64::try_from(span.as_micros()).map_err(|_| "it is too long".to_owned())
+}
+
+fn window(text: &str) -> Result<Window, String> {
+    match text.split_once('=') {
+        Some(("tumbling", size)) => Ok(Window::Tumbling(TumblingWindow { size_us: micros(size)? })),
+        Some(("session", gap)) => Ok(Window::Session(SessionWindow { gap_us: micros(gap)? })),
+        Some(("sliding", both)) => match both.split_once('/') {
+            Some((size, slide)) => {
+                Ok(Window::Sliding(SlidingWindow { size_us: micros(size)?, slide_us: micros(slide)? }))
+            }
+            None => Err("give size and slide, such as sliding=1h/10m".to_owned()),
+        },
+        _ => Err("give tumbling=SIZE, sliding=SIZE/SLIDE or session=GAP".to_owned()),
+    }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -155,6 +197,9 @@ fn said(deployment: &Deployment) -> String {
     match &deployment.role {
         Some(DeployedRole::Transform(Transform { input, outputs })) => format!("{input} -> {}", ports(outputs)),
         Some(DeployedRole::Sink(Sink { input })) => format!("{input} -> outside"),
+        Some(DeployedRole::Aggregate(Aggregate { input, outputs, .. })) => {
+            format!("{input} -> groups, {}", ports(outputs))
+        }
         Some(DeployedRole::Source(Source { outputs })) => format!("outside -> {}", ports(outputs)),
         None => String::new(),
     }
@@ -165,12 +210,17 @@ fn topics(role: &Role) -> Vec<&String> {
         Role::Transform(Transform { input, outputs }) => std::iter::once(input).chain(outputs.values()).collect(),
         Role::Sink(Sink { input }) => vec![input],
         Role::Source(Source { outputs }) => outputs.values().collect(),
+        Role::Aggregate(Aggregate { input, outputs, .. }) => std::iter::once(input).chain(outputs.values()).collect(),
     }
 }
 
 fn wiring(args: &AddComponentArgs) -> Result<Role, CliError> {
     let mut outputs = collect("--port", args.port.clone())?;
-    let RoleArgs { transform, sink, source } = &args.role;
+    let RoleArgs { transform, sink, source, aggregate } = &args.role;
+    let WindowArgs { window, lateness, idle } = &args.windows;
+    if aggregate.is_none() && (window.is_some() || lateness.is_some() || idle.is_some()) {
+        return Err(CliError::invalid("--window, --lateness and --idle are for aggregates"));
+    }
     if let Some(input) = sink {
         if let Some(port) = outputs.keys().next() {
             return Err(CliError::invalid(format!("--port {port}: a sink writes to no topic")));
@@ -181,20 +231,33 @@ fn wiring(args: &AddComponentArgs) -> Result<Role, CliError> {
         outputs.insert(String::new(), output.clone());
         return Ok(Role::Source(Source { outputs }));
     }
-    let text = transform.as_deref().unwrap_or_default();
+    let (option, text) = match (transform, aggregate) {
+        (_, Some(aggregate)) => ("aggregate", aggregate.as_str()),
+        (transform, None) => ("transform", transform.as_deref().unwrap_or_default()),
+    };
     let (input, default) = match text.split_once(':') {
         Some((input, output)) => (input, Some(output)),
         None => (text, None),
     };
     if input.is_empty() || default.is_some_and(str::is_empty) {
         return Err(CliError::invalid(format!(
-            "--transform {text}: give IN:OUT, or IN if the component writes to no default port"
+            "--{option} {text}: give IN:OUT, or IN if the component writes to no default port"
         )));
     }
     if let Some(output) = default {
         outputs.insert(String::new(), output.to_owned());
     }
-    Ok(Role::Transform(Transform { input: input.to_owned(), outputs }))
+    let input = input.to_owned();
+    Ok(match aggregate {
+        None => Role::Transform(Transform { input, outputs }),
+        Some(_) => Role::Aggregate(Aggregate {
+            input,
+            outputs,
+            window: *window,
+            lateness_us: lateness.unwrap_or(0),
+            idle_us: idle.map(i64::unsigned_abs),
+        }),
+    })
 }
 
 fn collect(what: &str, pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, CliError> {

@@ -5,6 +5,7 @@ use crate::cli::component::short;
 use crate::cli::out::{bytes, count, table, time};
 use crate::cli::{CliError, Common};
 use clap::Subcommand;
+use nodata_client::proto::aggregate::Window;
 use nodata_client::proto::deployment::Role;
 use nodata_client::proto::metric::Value as MetricValue;
 use nodata_client::proto::{
@@ -201,6 +202,7 @@ fn wiring(deployment: &Deployment) -> String {
     match &deployment.role {
         Some(Role::Transform(transform)) => format!("{} -> {}", transform.input, ports(&transform.outputs)),
         Some(Role::Sink(sink)) => format!("{} -> outside", sink.input),
+        Some(Role::Aggregate(aggregate)) => format!("{} -> groups {}", aggregate.input, ports(&aggregate.outputs)),
         Some(Role::Source(source)) => format!("outside -> {}", ports(&source.outputs)),
         None => String::new(),
     }
@@ -259,6 +261,19 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
             ("transform", json!({ "input": transform.input, "outputs": transform.outputs }))
         }
         Some(Role::Sink(sink)) => ("sink", json!({ "input": sink.input })),
+        Some(Role::Aggregate(aggregate)) => {
+            let window = match &aggregate.window {
+                None => Value::Null,
+                Some(Window::Tumbling(window)) => json!({ "tumbling_us": window.size_us }),
+                Some(Window::Sliding(window)) => json!({ "sliding_us": window.size_us, "slide_us": window.slide_us }),
+                Some(Window::Session(window)) => json!({ "session_us": window.gap_us }),
+            };
+            let json = json!({
+                "input": aggregate.input, "outputs": aggregate.outputs, "window": window,
+                "lateness_us": aggregate.lateness_us, "idle_us": aggregate.idle_us,
+            });
+            ("aggregate", json)
+        }
         Some(Role::Source(source)) => ("source", json!({ "outputs": source.outputs })),
         None => ("role", Value::Null),
     };
@@ -289,6 +304,7 @@ fn task_to_json(task: &Task) -> Value {
         "events_out": task.events_out,
         "events_rejected": task.events_rejected,
         "events_skipped": task.events_skipped,
+        "events_late": task.events_late,
         "memory_bytes": task.memory_bytes,
     })
 }

@@ -3,6 +3,7 @@
 //! Data goes to standard output, everything else to standard error. A reader that closes its pipe is no failure.
 
 mod add_component; // add-component
+mod aggregate; // aggregate scan
 mod bench; // bench publish|consume|transform
 mod component; // component push|list|inspect
 mod consume; // consume
@@ -70,6 +71,9 @@ enum ClientCommand {
     /// List, describe, pause, resume and delete deployments, and read their logs.
     #[command(subcommand)]
     Deployment(deployment::DeploymentCommand),
+    /// Show what aggregates hold.
+    #[command(subcommand)]
+    Aggregate(aggregate::AggregateCommand),
     /// List, show and replay the events that deployments could not process.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -141,6 +145,7 @@ fn run_client(command: ClientCommand) -> Result<(), CliError> {
                     ClientCommand::AddComponent(args) => add_component::run(args).await,
                     ClientCommand::Component(command) => component::run(command).await,
                     ClientCommand::Deployment(command) => deployment::run(command).await,
+                    ClientCommand::Aggregate(command) => aggregate::run(command).await,
                     ClientCommand::Dlq(command) => dlq::run(command).await,
                     ClientCommand::Bench(command) => bench::run(command).await,
                 }

@@ -1,11 +1,13 @@
 //! What an operator asks for. Everything that is asked for becomes an entry in the log first; the supervisor makes it true, now
 //! and after every restart.
 
+use crate::deployment::aggregate::Aggregation;
 use crate::deployment::spec::{
     DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, failure_prefix, spec_key,
 };
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
-use crate::limits::{CONFIG_BYTES_MAX, PORTS_MAX};
+use crate::deployment::windows::Window;
+use crate::limits::{CONFIG_BYTES_MAX, OVERLAP_MAX, PORTS_MAX};
 use crate::registry::{ComponentEntry, Registry, RegistryError};
 use nodata_log::{
     Bounds, Clock, ErrorKind, Expect, Log, LogError, MetadataStore, Name, NameError, Offset, TaskKey, TimestampUs,
@@ -34,6 +36,12 @@ pub enum DeploymentError {
     Letter { at: Offset, topic: Name, what: String },
     #[error("{what}: {count}, at most {max} are allowed")]
     TooMuch { what: &'static str, count: usize, max: usize },
+    #[error("{what} of {value} us; {allowed}")]
+    Window { what: &'static str, value: i64, allowed: &'static str },
+    #[error("`{name}` is no aggregate")]
+    NotAnAggregate { name: String },
+    #[error("the groups cannot be shown: {reason}")]
+    Render { reason: String },
     #[error("a source writes to a topic, and none was given")]
     NoOutput,
     #[error("the deployment would read what it writes: topic `{topic}` is its input and behind port \"{port}\"")]
@@ -65,6 +73,9 @@ impl DeploymentError {
             DeploymentError::Role { .. }
             | DeploymentError::TooMuch { .. }
             | DeploymentError::NoOutput
+            | DeploymentError::Window { .. }
+            | DeploymentError::NotAnAggregate { .. }
+            | DeploymentError::Render { .. }
             | DeploymentError::Loop { .. }
             | DeploymentError::Letter { .. }
             | DeploymentError::Start { .. } => ErrorKind::Invalid,
@@ -83,6 +94,9 @@ impl DeploymentError {
             DeploymentError::Letter { .. } => "DEAD_LETTER",
             DeploymentError::Role { .. } => "ROLE",
             DeploymentError::TooMuch { .. } => "TOO_MUCH",
+            DeploymentError::Window { .. } => "WINDOW",
+            DeploymentError::NotAnAggregate { .. } => "NO_AGGREGATE",
+            DeploymentError::Render { .. } => "RENDER",
             DeploymentError::NoOutput => "NO_OUTPUT",
             DeploymentError::Loop { .. } => "LOOP",
             DeploymentError::Start { .. } => "OUT_OF_RANGE",
@@ -109,6 +123,8 @@ pub enum DeployedAs {
     Transform { input: String, outputs: BTreeMap<String, String> },
     /// Reads one topic.
     Sink { input: String },
+    /// Reads one topic, folds its events, and writes to the topics behind its ports.
+    Aggregate { input: String, outputs: BTreeMap<String, String>, how: Aggregation },
     /// Writes to the topics behind its ports.
     Source { outputs: BTreeMap<String, String> },
 }
@@ -186,6 +202,28 @@ pub(crate) struct LiveTask {
     pub(crate) is_running: bool,
 }
 
+fn check_aggregation(how: Aggregation) -> Result<Aggregation, DeploymentError> {
+    let refused = |what, value, allowed| Err(DeploymentError::Window { what, value, allowed });
+    match how.window {
+        Window::Sliding { size_us, .. } if size_us < 1 => return refused("a window", size_us, "at least 1 is needed"),
+        Window::Sliding { slide_us, size_us } if slide_us < 1 || slide_us > size_us => {
+            return refused("a slide", slide_us, "it is at least 1 and at most the size of the window");
+        }
+        Window::Sliding { slide_us, size_us } if size_us / slide_us > OVERLAP_MAX => {
+            return refused("a slide", slide_us, "an event may be in 100 windows at most");
+        }
+        Window::Session { gap_us } if gap_us < 1 => return refused("a gap", gap_us, "at least 1 is needed"),
+        _ => {}
+    }
+    if how.lateness_us < 0 {
+        return refused("a lateness", how.lateness_us, "it is not negative");
+    }
+    if how.idle_us.is_some_and(|idle_us| idle_us < 1_000) {
+        return refused("an idle time", how.idle_us.unwrap_or(0) as i64, "at least 1000 are needed");
+    }
+    Ok(how)
+}
+
 impl Deployments {
     pub(crate) fn new(parts: DeploymentsParts) -> Self {
         Self { parts, live: Arc::default(), moved: watch::Sender::new(0), replaying: Arc::default() }
@@ -202,7 +240,12 @@ impl Deployments {
     /// Makes a deployment. Where it begins is decided here.
     pub async fn deploy(&self, request: DeployRequest) -> Result<DeploymentView, DeploymentError> {
         let DeployRequest { name, component, digest, role, start, config, on_error } = request;
+        let aggregation = match &role {
+            DeployedAs::Aggregate { how, .. } => Some(check_aggregation(*how)?),
+            _ => None,
+        };
         let (role, input, outputs) = match role {
+            DeployedAs::Aggregate { input, outputs, .. } => (DeploymentRole::Aggregate, input, outputs),
             DeployedAs::Transform { input, outputs } => (DeploymentRole::Transform, input, outputs),
             DeployedAs::Sink { input } => (DeploymentRole::Sink, input, BTreeMap::new()),
             DeployedAs::Source { outputs } => {
@@ -239,6 +282,7 @@ impl Deployments {
             component,
             digest,
             role,
+            aggregation,
             start,
             input,
             input_id: topic.id.0,
@@ -414,9 +458,17 @@ impl Deployments {
             if !is_running {
                 match failures.get(&(spec.name.clone(), tp.partition)) {
                     Some(failure) => {
-                        let TaskReport { events_in, events_out, events_rejected, events_skipped, .. } = report;
+                        let TaskReport { events_in, events_out, events_rejected, events_skipped, events_late, .. } =
+                            report;
                         let failed = TaskReport::failed(failure);
-                        report = TaskReport { events_in, events_out, events_rejected, events_skipped, ..failed };
+                        report = TaskReport {
+                            events_in,
+                            events_out,
+                            events_rejected,
+                            events_skipped,
+                            events_late,
+                            ..failed
+                        };
                     }
                     None if spec.paused => report.state = TaskState::Paused,
                     None => report.state = TaskState::Starting,

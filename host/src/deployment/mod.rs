@@ -1,21 +1,27 @@
 //! What runs: deployments as operators decided them, and the tasks that make them true.
 
+mod aggregate; // accumulators in the state of a task
 mod control; // what an operator asks for
 mod dead_letters; // rejected events
 mod outputs; // the topics behind the ports
 mod pace; // how many events at once
 mod replay; // dead letters, once more
+mod scan; // what an aggregate holds
 mod search; // which event it is that cannot be processed
 mod source; // a deployment that brings events in
 mod spec; // what should run
 mod status; // how it is doing
 mod supervisor; // makes it run
 mod task; // one deployment on one partition
+mod windows; // groups in time
 
+pub use aggregate::Aggregation;
 pub use control::{
     DeployRequest, DeployedAs, DeploymentError, DeploymentView, Deployments, DeploymentsParts, StartAt, TaskView,
 };
 pub use replay::DeadLetters;
+pub use scan::GroupView;
 pub use spec::{DeploymentRole, DeploymentSpec, ErrorPolicy, OnPoison, TaskFailure};
 pub use status::{TaskReport, TaskState};
 pub use supervisor::Supervisor;
+pub use windows::Window;

@@ -1,5 +1,6 @@
 //! What should run: a deployment as an operator decided it, kept as a metadata entry.
 
+use crate::deployment::aggregate::Aggregation;
 use crate::limits::DEPLOYMENT_NAME_BYTES_MAX;
 use nodata_log::{LogError, MetaEntry, Name, Offset, OwnerId, TimestampUs, Topic, TopicId, Tp};
 use nodata_runtime::Role;
@@ -19,6 +20,7 @@ pub enum DeploymentRole {
     Sink,
     /// It has no input. Its one task is named after partition 0 of the first topic that it writes to.
     Source,
+    Aggregate,
 }
 
 impl DeploymentRole {
@@ -27,6 +29,7 @@ impl DeploymentRole {
             DeploymentRole::Transform => Role::Transform,
             DeploymentRole::Sink => Role::Sink,
             DeploymentRole::Source => Role::Source,
+            DeploymentRole::Aggregate => Role::Aggregate,
         }
     }
 }
@@ -73,6 +76,9 @@ pub struct DeploymentSpec {
     pub input: String,
     /// A topic of the same name that is made later is another one.
     pub input_id: u32,
+    /// Of an aggregate.
+    #[serde(default)]
+    pub aggregation: Option<Aggregation>,
     /// Topics by port.
     pub outputs: BTreeMap<String, String>,
     pub config: BTreeMap<String, String>,

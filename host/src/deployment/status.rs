@@ -35,6 +35,7 @@ pub struct TaskReport {
     pub events_out: u64,
     pub events_rejected: u64,
     pub events_skipped: u64,
+    pub events_late: u64,
     pub memory_bytes: u64,
 }
 

@@ -180,7 +180,9 @@ impl Supervisor {
             };
             let work = match spec.role {
                 DeploymentRole::Source => parts.runtime.spawn(SourceTask::run(settings)),
-                DeploymentRole::Transform | DeploymentRole::Sink => parts.runtime.spawn(Task::run(settings)),
+                DeploymentRole::Transform | DeploymentRole::Sink | DeploymentRole::Aggregate => {
+                    parts.runtime.spawn(Task::run(settings))
+                }
             };
             let end = match work.await {
                 Ok(end) => end,

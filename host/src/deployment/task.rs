@@ -7,6 +7,7 @@
 //! The next call may begin before the commit of the last one is durable: the log keeps their order, and a commit is refused if
 //! the one before it did not happen. Only a call that changed state is waited for, because the next one must read it.
 
+use crate::deployment::aggregate::{self, Aggregation, FoldError, Folded};
 use crate::deployment::dead_letters::{self, Letter};
 use crate::deployment::outputs::Outputs;
 use crate::deployment::pace::Pace;
@@ -14,9 +15,10 @@ use crate::deployment::replay::READ;
 use crate::deployment::search::{Search, Verdict};
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, OnPoison, Replay, TaskFailure};
 use crate::deployment::status::{TaskState, TaskStatus};
+use crate::deployment::windows::EventTime;
 use crate::limits::{
-    COMMITS_IN_FLIGHT, FULL_WAIT, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST,
-    RETRY_MAX,
+    CLOSE_GROUPS_MAX, COMMITS_IN_FLIGHT, FULL_WAIT, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX,
+    RETRY_FIRST, RETRY_MAX,
 };
 use futures::FutureExt as _;
 use nodata_log::{
@@ -90,6 +92,21 @@ struct Counts {
     events_out: u64,
     rejected: u64,
     skipped: u64,
+    late: u64,
+}
+
+/// What a call did with an input, to be committed with the position behind it.
+struct Done {
+    output: Output,
+    /// Of an aggregate: where it is in time then, and how many events were late.
+    time: EventTime,
+    late: u64,
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        Self { output, time: EventTime::default(), late: 0 }
+    }
 }
 
 /// Why events could not be processed.
@@ -101,7 +118,7 @@ struct Trouble {
 
 /// What became of an input.
 enum Processed {
-    Done(Input, Output),
+    Done(Input, Done),
     /// It failed for good.
     Failed(Input, Trouble),
     /// Asked to stop while waiting to try again.
@@ -142,6 +159,9 @@ pub(crate) struct Task {
     attempts: u32,
     /// Events that were put aside since the last one that was processed.
     poison_in_a_row: u32,
+    /// Of an aggregate: where it is in time, and since when it has been there.
+    time: EventTime,
+    time_since: Instant,
     /// Batches that were read and not given to the component yet.
     ahead: VecDeque<StoredBatch>,
 }
@@ -181,6 +201,8 @@ impl Task {
             search: Search::default(),
             attempts: 0,
             poison_in_a_row: 0,
+            time: aggregate::event_time(&*settings.log, key)?,
+            time_since: Instant::now(),
             ahead: VecDeque::new(),
             settings,
         };
@@ -196,6 +218,7 @@ impl Task {
         let mut end = self.settings.log.follow(self.settings.source)?;
         while !self.settings.stop.is_cancelled() {
             self.replay().await?;
+            self.close_windows().await?;
             if self.ahead.is_empty() {
                 end.mark_unchanged();
                 self.read().await?;
@@ -211,6 +234,7 @@ impl Task {
                         }
                     }
                     Ok(()) = self.settings.replay.changed() => {}
+                    () = idle(self.settings.spec.aggregation) => self.pass_time(),
                     () = self.settings.stop.cancelled() => {}
                 }
                 continue;
@@ -325,12 +349,12 @@ impl Task {
 
     /// Processes and commits an input; true if it was processed.
     async fn one_input(&mut self, input: Input, advance: Advance) -> Result<bool, TaskEnd> {
-        let (input, output) = match self.process(input).await? {
-            Processed::Done(input, output) => (input, output),
+        let (input, done) = match self.process(input).await? {
+            Processed::Done(input, done) => (input, done),
             Processed::Failed(input, trouble) => return self.failed(input, trouble, advance).await.map(|()| false),
             Processed::Stopped => return Ok(false),
         };
-        if let Some(error) = self.conclude(&input, output, &[], 0, advance).await? {
+        if let Some(error) = self.conclude(&input, done, &[], 0, advance).await? {
             let reason = format!("the outputs of one call are too large: {error}");
             let trouble = Trouble { reason, attempts: self.attempts, last_lines: Vec::new() };
             return self.failed(input, trouble, advance).await.map(|()| false);
@@ -342,12 +366,12 @@ impl Task {
     async fn conclude(
         &mut self,
         input: &Input,
-        output: Output,
+        done: Done,
         last_lines: &[String],
         skipped: u64,
         advance: Advance,
     ) -> Result<Option<LogError>, TaskEnd> {
-        let mut output = output;
+        let Done { mut output, time, late } = done;
         let next = match advance {
             Advance::Input => input.last_offset() + 1,
             Advance::Letter(letters, next) => {
@@ -360,6 +384,7 @@ impl Task {
             events_out: output.events,
             rejected: output.rejected.len() as u64,
             skipped,
+            late,
         };
         let changes_state = !output.state.is_empty();
         let transaction = self.transaction(input, next, output, last_lines).await?;
@@ -371,6 +396,10 @@ impl Task {
         self.in_flight.push_back(InFlight { pending, next, counts });
         self.position = next;
         self.expect = Some(next);
+        if time.latest > self.time.latest {
+            self.time = time;
+        }
+        self.time_since = Instant::now();
         while self.ahead.front().is_some_and(|stored| stored.last() < next) {
             self.ahead.pop_front();
         }
@@ -394,7 +423,7 @@ impl Task {
         };
         let note = format!("the event at offset {} {what}: {}", input.first_offset(), trouble.reason);
         self.settings.guest_log.note(self.settings.source.partition, &note);
-        if let Some(error) = self.conclude(&input, output, &trouble.last_lines, skipped, advance).await? {
+        if let Some(error) = self.conclude(&input, output.into(), &trouble.last_lines, skipped, advance).await? {
             return Err(TaskEnd::Log(error));
         }
         self.is_well();
@@ -439,10 +468,10 @@ impl Task {
             let begun = Instant::now();
             input = input.with_attempt(self.attempts + 1);
             let failure = match self.call(input.clone()).await {
-                Ok(output) => {
+                Ok(done) => {
                     self.pace.learn(input.len(), begun.elapsed());
                     self.is_well();
-                    return Ok(Processed::Done(input, output));
+                    return Ok(Processed::Done(input, done));
                 }
                 Err(failure) => failure,
             };
@@ -509,25 +538,143 @@ impl Task {
         TaskFailure { position: self.position, attempts, reason, last_lines, time_us: self.settings.clock.now_us() }
     }
 
-    async fn call(&mut self, input: Input) -> Result<Output, CallFailure> {
+    async fn call(&mut self, input: Input) -> Result<Done, CallFailure> {
+        let mut instance = self.take_instance().await?;
+        let done = match (self.settings.spec.role, self.settings.spec.aggregation) {
+            (DeploymentRole::Sink, _) => instance.deliver(input).await.map(Done::from).map_err(CallFailure::from),
+            (DeploymentRole::Aggregate, Some(how)) => {
+                let around = (&*self.settings.log, self.lease.task, &*self.outputs.ports);
+                let folded = aggregate::fold(how, self.time, around, &mut instance, input).await;
+                folded.map(|Folded { output, time, late }| Done { output, time, late }).map_err(CallFailure::from)
+            }
+            _ => instance.process(input).await.map(Done::from).map_err(CallFailure::from),
+        };
+        self.keep_instance(instance);
+        done
+    }
+
+    /// The instance, or a new one.
+    async fn take_instance(&mut self) -> Result<Instance, CallFailure> {
         let outputs = Outputs::of(&self.settings.spec, &*self.settings.log)?;
         if outputs != self.outputs {
             // A topic has more partitions or another bound now, and an instance keeps the ports it was started with.
             self.outputs = outputs;
             self.instance = None;
         }
-        let mut instance = match self.instance.take() {
-            Some(instance) if instance.is_alive() && instance.memory_bytes() < RECYCLE_MEMORY_BYTES => instance,
-            _ => self.start_instance().await.map_err(CallFailure::Start)?,
-        };
-        let output = match self.settings.spec.role {
-            DeploymentRole::Sink => instance.deliver(input).await,
-            _ => instance.process(input).await,
-        };
+        match self.instance.take() {
+            Some(instance) if instance.is_alive() && instance.memory_bytes() < RECYCLE_MEMORY_BYTES => Ok(instance),
+            _ => self.start_instance().await.map_err(CallFailure::Start),
+        }
+    }
+
+    fn keep_instance(&mut self, instance: Instance) {
         let memory_bytes = instance.memory_bytes();
         self.settings.status.update(|report| report.memory_bytes = memory_bytes);
         self.instance = Some(instance);
-        Ok(output?)
+    }
+
+    /// Closes the windows that no event can come for any more, each once: its end is committed with what the component makes of it.
+    async fn close_windows(&mut self) -> Result<(), TaskEnd> {
+        let Some(how) = self.settings.spec.aggregation else { return Ok(()) };
+        let mut most = CLOSE_GROUPS_MAX;
+        let mut wait = RETRY_FIRST;
+        let mut hard = 0;
+        while !self.settings.stop.is_cancelled() {
+            let due = aggregate::due(how, self.time, &*self.settings.log, self.lease.task, most)?;
+            let Some((groups, state)) = due else { break };
+            let closed = match self.take_instance().await {
+                Ok(mut instance) => {
+                    let closed = instance.close(&groups).await;
+                    self.keep_instance(instance);
+                    closed.map_err(CallFailure::Call)
+                }
+                Err(failure) => Err(failure),
+            };
+            let (error, blame) = match closed {
+                Ok(mut output) => {
+                    output.state.extend(state);
+                    self.settle(0).await?;
+                    if self.commit_closed(output).await? {
+                        self.is_well();
+                        self.attempts = 0;
+                        hard = 0;
+                        most = CLOSE_GROUPS_MAX;
+                        continue;
+                    }
+                    // Too much at once: fewer next time.
+                    if most > 1 {
+                        most = (groups.keys.len() / 2).max(1);
+                        continue;
+                    }
+                    let reason = "what the component emits for one window is too large".to_owned();
+                    let trouble = Trouble { reason, attempts: self.attempts, last_lines: Vec::new() };
+                    return Err(TaskEnd::Failed(self.failure(trouble)));
+                }
+                Err(CallFailure::Log(error)) => return Err(error.into()),
+                Err(CallFailure::Start(error)) => (error, Blame::Nobody),
+                Err(CallFailure::Call(error)) => {
+                    let blame = Blame::of(&error);
+                    (error, blame)
+                }
+            };
+            self.attempts += 1;
+            let reason = format!("{error} (closing {} windows of `{}`)", groups.keys.len(), self.input);
+            let trouble = Trouble { reason, attempts: self.attempts, last_lines: error.stderr().to_vec() };
+            let said = format!("attempt {}: {}", self.attempts, trouble.reason);
+            self.settings.guest_log.note(self.settings.source.partition, &said);
+            self.settings.status.update(|report| {
+                report.state = TaskState::Retrying;
+                report.attempts = self.attempts;
+                report.reason.clone_from(&trouble.reason);
+                report.last_lines.clone_from(&trouble.last_lines);
+            });
+            match blame {
+                Blame::Later | Blame::Nobody => {
+                    self.rest(wait).await;
+                    wait = (wait * 2).min(RETRY_MAX);
+                }
+                Blame::Events if hard == 0 || most > 1 => {
+                    self.instance = None;
+                    if hard > 0 {
+                        most = (groups.keys.len() / 2).max(1);
+                    }
+                    hard += 1;
+                }
+                // There is no event to put aside: results would be missing. An operator decides.
+                Blame::Events | Blame::Host => return Err(TaskEnd::Failed(self.failure(trouble))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits what came of closing windows; false if it is too much.
+    async fn commit_closed(&mut self, output: Output) -> Result<bool, TaskEnd> {
+        let events_out = output.events;
+        let transaction = Transaction {
+            task: self.lease.task,
+            epoch: self.lease.epoch,
+            expect: self.expect,
+            next: self.position,
+            appends: self.outputs.appends(output.batches),
+            state: output.state,
+        };
+        match self.commit(transaction).await? {
+            Committed::InOrder(pending) => {
+                pending.await?;
+                self.expect = Some(self.position);
+                self.settings.status.update(|report| report.events_out += events_out);
+                Ok(true)
+            }
+            Committed::TooLarge(_) => Ok(false),
+            Committed::Stopped => Ok(true),
+        }
+    }
+
+    /// Nothing came for a while: the time of the partition goes on by itself.
+    fn pass_time(&mut self) {
+        let passed = i64::try_from(self.time_since.elapsed().as_micros()).unwrap_or(i64::MAX);
+        self.time.latest = self.time.latest.map(|latest| latest.saturating_add(passed));
+        self.time_since = Instant::now();
     }
 
     async fn start_instance(&mut self) -> Result<Instance, CallError> {
@@ -623,9 +770,18 @@ impl Task {
                 report.events_out += counts.events_out;
                 report.events_rejected += counts.rejected;
                 report.events_skipped += counts.skipped;
+                report.events_late += counts.late;
             });
         }
         Ok(())
+    }
+}
+
+/// Until an aggregate whose time goes on by itself should look at the clock.
+async fn idle(aggregation: Option<Aggregation>) {
+    match aggregation.and_then(|how| how.idle_us) {
+        Some(idle_us) => tokio::time::sleep(Duration::from_micros(idle_us)).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -663,6 +819,15 @@ enum CallFailure {
 impl From<CallError> for CallFailure {
     fn from(error: CallError) -> Self {
         CallFailure::Call(error)
+    }
+}
+
+impl From<FoldError> for CallFailure {
+    fn from(error: FoldError) -> Self {
+        match error {
+            FoldError::Call(error) => CallFailure::Call(error),
+            FoldError::Log(error) => CallFailure::Log(error),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says why")]
 
+mod aggregates;
 mod any_request;
 mod archive;
 mod bad_input;

@@ -7,10 +7,12 @@
 //! A call has one batch and one collector, so the handles carry no number worth reading; that a guest has one proves that it
 //! is inside of a call.
 
+use crate::call_error::{CallError, CallErrorReason};
 use crate::collector::Collector;
 use crate::contract;
 use crate::guest::Guest;
 use crate::input::{Column, InputColumns};
+use crate::instance::Groups;
 use crate::rows::{EmitError, GuestColumn, GuestEvent, GuestHeaders, GuestRows};
 use bytes::Bytes;
 use nodata_log::event::Headers;
@@ -55,7 +57,7 @@ pub(crate) enum PollStatus {
 /// `bytes-column`, to a guest.
 #[derive(Clone, Debug, ComponentType, Lower)]
 #[component(record)]
-pub(super) struct ColumnToGuest {
+pub(crate) struct ColumnToGuest {
     offsets: Arc<Vec<u32>>,
     data: Bytes,
     validity: Bytes,
@@ -64,6 +66,94 @@ pub(super) struct ColumnToGuest {
 impl From<Column> for ColumnToGuest {
     fn from(Column { offsets, data, validity }: Column) -> Self {
         Self { offsets, data, validity }
+    }
+}
+
+impl ColumnToGuest {
+    /// These elements, of which none is null.
+    pub(crate) fn of(elements: &[Bytes]) -> Self {
+        Self::of_some(elements.iter().map(Some))
+    }
+
+    fn of_some<'a>(elements: impl Iterator<Item = Option<&'a Bytes>>) -> Self {
+        let (mut offsets, mut data, mut validity, mut nulls) = (vec![0], Vec::new(), Vec::new(), false);
+        for (row, element) in elements.enumerate() {
+            if row % 8 == 0 {
+                validity.push(0u8);
+            }
+            match element {
+                Some(element) => {
+                    data.extend_from_slice(element);
+                    validity[row / 8] |= 1 << (row % 8);
+                }
+                None => nulls = true,
+            }
+            offsets.push(data.len() as u32);
+        }
+        let validity = if nulls { validity.into() } else { Bytes::new() };
+        Self { offsets: Arc::new(offsets), data: data.into(), validity }
+    }
+}
+
+/// `groups`, to a guest.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct GroupsToGuest {
+    keys: ColumnToGuest,
+    #[component(name = "window-starts")]
+    window_starts: Vec<TimestampUs>,
+    #[component(name = "window-ends")]
+    window_ends: Vec<TimestampUs>,
+    accumulators: ColumnToGuest,
+}
+
+impl GroupsToGuest {
+    pub(crate) fn of(groups: &Groups) -> Self {
+        Self {
+            keys: ColumnToGuest::of(&groups.keys),
+            window_starts: groups.window_starts.clone(),
+            window_ends: groups.window_ends.clone(),
+            accumulators: ColumnToGuest::of_some(groups.accumulators.iter().map(Option::as_ref)),
+        }
+    }
+}
+
+/// `membership`, to a guest.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct MembersToGuest {
+    pub(crate) rows: Vec<u32>,
+    pub(crate) groups: Vec<u32>,
+}
+
+/// `bytes-column`, as the result of a call: its memory is the guest's again when the call is over.
+#[derive(ComponentType, Lift)]
+#[component(record)]
+pub(crate) struct ColumnFromCall {
+    offsets: Vec<u32>,
+    data: Vec<u8>,
+    validity: Vec<u8>,
+}
+
+impl ColumnFromCall {
+    /// The elements, of which there must be so many.
+    pub(crate) fn elements(self, rows: usize, call: &str, nulls: bool) -> Result<Vec<Option<Bytes>>, CallError> {
+        let column = GuestColumn { offsets: &self.offsets, data: &self.data, validity: &self.validity };
+        let refused = |what: String| CallError::new(CallErrorReason::Permanent(format!("`{call}` returned {what}")));
+        let checked = column
+            .check("the column", rows)
+            .map_err(|error| refused(format!("no column of {rows} elements: {error:?}")))?;
+        let spans: Vec<Option<(usize, usize)>> = (0..rows)
+            .map(|row| {
+                let span = (checked.offsets[row] as usize, checked.offsets[row + 1] as usize);
+                checked.get(row).map(|_| span)
+            })
+            .collect();
+        if !nulls && spans.iter().any(Option::is_none) {
+            return Err(refused("a null, which means nothing here".to_owned()));
+        }
+        let data = Bytes::from(self.data);
+        Ok(spans.into_iter().map(|span| span.map(|(from, to)| data.slice(from..to))).collect())
     }
 }
 

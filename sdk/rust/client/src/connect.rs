@@ -1,5 +1,6 @@
 //! One connection, many callers.
 
+use crate::proto::aggregate_service_client::AggregateServiceClient;
 use crate::proto::component_service_client::ComponentServiceClient;
 use crate::proto::consume_service_client::ConsumeServiceClient;
 use crate::proto::deployment_service_client::DeploymentServiceClient;
@@ -79,6 +80,11 @@ impl Client {
     /// Deployments: deploy, list, describe, pause, resume, delete, logs.
     pub fn deployments(&self) -> DeploymentServiceClient<Channel> {
         DeploymentServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// What aggregates hold.
+    pub fn aggregates(&self) -> AggregateServiceClient<Channel> {
+        AggregateServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Publishing as it is on the wire, without retries. Usually [`publish`](Self::publish) or a [`Publisher`] is what you want.

@@ -46,3 +46,20 @@ pub mod source {
         },
     });
 }
+
+pub mod aggregate {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "grouping-aggregate",
+        ownership: Borrowing { duplicate_if_necessary: true },
+        pub_export_macro: true,
+        export_macro_name: "export_aggregate",
+        default_bindings_module: "nodata_component::__private::bindings::aggregate",
+        with: {
+            "nodata:streaming/types@0.1.0": crate::bindings::nodata::streaming::types,
+            "nodata:streaming/config@0.1.0": crate::bindings::nodata::streaming::config,
+            "nodata:streaming/metrics@0.1.0": crate::bindings::nodata::streaming::metrics,
+            "nodata:streaming/state@0.1.0": crate::bindings::nodata::streaming::state,
+        },
+    });
+}

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 // What an author writes against.
+#[cfg(feature = "json")]
+mod aggregate; // a component that folds
 mod component; // a component that keeps something
 pub mod config; // what the deployment says
 mod error; // what can go wrong
@@ -25,6 +27,8 @@ pub mod columns; // what crosses
 mod host; // the other side
 mod outbox; // what waits to cross
 
+#[cfg(feature = "json")]
+pub use aggregate::{Aggregate, Group};
 pub use component::Transform;
 pub use error::{Error, Result};
 pub use events::{Event, Events, Headers, Iter};
@@ -36,6 +40,8 @@ pub use source::{Next, Source};
 /// What `#[component]` writes into the crate of a component. It changes without notice.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(feature = "json")]
+    pub use crate::aggregate::{AggregateInstance, Groups};
     pub use crate::component::{Instance, Process};
     pub use crate::sink::SinkInstance;
     pub use crate::source::SourceInstance;
@@ -54,5 +60,20 @@ pub mod __private {
         host::{
             export_committed, export_flush, export_function, export_open, export_poll, export_transform, export_write,
         },
+    };
+
+    #[cfg(all(target_family = "wasm", feature = "json"))]
+    pub use crate::{
+        bindings::{
+            aggregate::{
+                export_aggregate,
+                exports::nodata::streaming::{
+                    aggregator::{Groups as WireGroups, Guest as AggregateGuest, Membership},
+                    grouper::Guest as GrouperGuest,
+                },
+            },
+            nodata::streaming::types::BytesColumnResult as WireColumn,
+        },
+        host::{export_accumulate, export_closed, export_keys, export_merge, export_render},
     };
 }

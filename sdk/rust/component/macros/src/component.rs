@@ -38,7 +38,7 @@ fn generate(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
         other => Err(Error::new(
             first_token(&other),
             format!(
-                "`#[component]` stands before a function {SIGNATURE} or before `impl Transform for Type`, `impl Sink for Type` or `impl Source for Type`"
+                "`#[component]` stands before a function {SIGNATURE} or before `impl Transform for Type`, or another of the traits"
             ),
         )),
     }
@@ -125,7 +125,7 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
     let Some((role, _)) = ROLES.iter().find(|(_, known)| *known == name) else {
         return Err(Error::new_spanned(
             path,
-            "a component implements `Transform`, `Sink` or `Source` of `nodata_component`",
+            "a component implements `Transform`, `Sink`, `Source` or `Aggregate` of `nodata_component`",
         ));
     };
     if let Some(param) = implementation.generics.params.first() {
@@ -148,6 +148,7 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
         Role::Transform => quote!(Instance),
         Role::Sink => quote!(SinkInstance),
         Role::Source => quote!(SourceInstance),
+        Role::Aggregate => quote!(AggregateInstance),
     };
     Ok(quote! {
         #check
@@ -171,10 +172,12 @@ enum Role {
     Transform,
     Sink,
     Source,
+    Aggregate,
 }
 
 /// The traits that make a component one.
-const ROLES: [(Role, &str); 3] = [(Role::Transform, "Transform"), (Role::Sink, "Sink"), (Role::Source, "Source")];
+const ROLES: [(Role, &str); 4] =
+    [(Role::Transform, "Transform"), (Role::Sink, "Sink"), (Role::Source, "Source"), (Role::Aggregate, "Aggregate")];
 
 /// What is exported, of an `INSTANCE`.
 fn exported(role: Role) -> TokenStream {
@@ -208,6 +211,52 @@ fn exported(role: Role) -> TokenStream {
 
             ::nodata_component::__private::export_sink!(
                 Exported with_types_in ::nodata_component::__private::bindings::sink
+            );
+        },
+        Role::Aggregate => quote! {
+            impl ::nodata_component::__private::GrouperGuest for Exported {
+                fn keys(
+                    input: &::nodata_component::__private::Batch,
+                ) -> ::core::result::Result<::nodata_component::__private::WireColumn, #failed> {
+                    INSTANCE.with(|instance| ::nodata_component::__private::export_keys(instance, input))
+                }
+            }
+
+            impl ::nodata_component::__private::AggregateGuest for Exported {
+                fn accumulate(
+                    input: &::nodata_component::__private::Batch,
+                    groups: ::nodata_component::__private::WireGroups,
+                    members: ::nodata_component::__private::Membership,
+                    out: &::nodata_component::__private::Collector,
+                ) -> ::core::result::Result<::nodata_component::__private::WireColumn, #failed> {
+                    INSTANCE.with(|instance| {
+                        ::nodata_component::__private::export_accumulate(instance, input, groups, members, out)
+                    })
+                }
+
+                fn merge(
+                    left: ::nodata_component::__private::WireColumn,
+                    right: ::nodata_component::__private::WireColumn,
+                ) -> ::core::result::Result<::nodata_component::__private::WireColumn, #failed> {
+                    INSTANCE.with(|instance| ::nodata_component::__private::export_merge(instance, left, right))
+                }
+
+                fn finish(
+                    closed: ::nodata_component::__private::WireGroups,
+                    out: &::nodata_component::__private::Collector,
+                ) -> ::core::result::Result<(), #failed> {
+                    INSTANCE.with(|instance| ::nodata_component::__private::export_closed(instance, closed, out))
+                }
+
+                fn render(
+                    groups: ::nodata_component::__private::WireGroups,
+                ) -> ::core::result::Result<::nodata_component::__private::WireColumn, #failed> {
+                    INSTANCE.with(|instance| ::nodata_component::__private::export_render(instance, groups))
+                }
+            }
+
+            ::nodata_component::__private::export_aggregate!(
+                Exported with_types_in ::nodata_component::__private::bindings::aggregate
             );
         },
         Role::Source => quote! {
@@ -357,7 +406,7 @@ mod tests {
         );
         check(
             "impl Sieve for Thing {}",
-            "a component implements `Transform`, `Sink` or `Source` of `nodata_component`",
+            "a component implements `Transform`, `Sink`, `Source` or `Aggregate` of `nodata_component`",
             "Sieve",
         );
         check(
@@ -371,8 +420,8 @@ mod tests {
     fn another_item_is_refused() {
         check(
             "struct Thing { minutes: u64 }",
-            "`#[component]` stands before a function SIGNATURE or before `impl Transform for Type`, `impl Sink for Type` or \
-             `impl Source for Type`",
+            "`#[component]` stands before a function SIGNATURE or before `impl Transform for Type`, or another of the \
+             traits",
             "struct",
         );
     }

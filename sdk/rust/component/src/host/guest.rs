@@ -228,3 +228,70 @@ impl From<Error> for types::Error {
         }
     }
 }
+
+/// What `#[component]` on an implementation of [`Aggregate`](crate::Aggregate) exports.
+#[cfg(feature = "json")]
+mod aggregate {
+    use super::{Batch, Collector, column_from, types};
+    use crate::aggregate::{Aggregate, AggregateInstance, Groups};
+    use crate::bindings::aggregate::exports::nodata::streaming::aggregator as wire;
+    use crate::columns::BytesColumn;
+
+    type Answer<T> = Result<T, types::Error>;
+
+    pub fn export_keys<T: Aggregate>(
+        instance: &AggregateInstance<T>,
+        input: &types::Batch,
+    ) -> Answer<types::BytesColumnResult> {
+        Ok(column_back(instance.keys(Batch(input))?))
+    }
+
+    pub fn export_accumulate<T: Aggregate>(
+        instance: &AggregateInstance<T>,
+        input: &types::Batch,
+        groups: wire::Groups,
+        members: wire::Membership,
+        out: &types::Collector,
+    ) -> Answer<types::BytesColumnResult> {
+        let members = (&members.rows[..], &members.groups[..]);
+        Ok(column_back(instance.accumulate(Batch(input), &groups_from(groups), members, &Collector(out))?))
+    }
+
+    pub fn export_merge<T: Aggregate>(
+        instance: &AggregateInstance<T>,
+        left: types::BytesColumnResult,
+        right: types::BytesColumnResult,
+    ) -> Answer<types::BytesColumnResult> {
+        Ok(column_back(instance.merge(&column_from(left), &column_from(right))?))
+    }
+
+    pub fn export_closed<T: Aggregate>(
+        instance: &AggregateInstance<T>,
+        closed: wire::Groups,
+        out: &types::Collector,
+    ) -> Answer<()> {
+        Ok(instance.finish(&groups_from(closed), &Collector(out))?)
+    }
+
+    pub fn export_render<T: Aggregate>(
+        instance: &AggregateInstance<T>,
+        groups: wire::Groups,
+    ) -> Answer<types::BytesColumnResult> {
+        Ok(column_back(instance.render(&groups_from(groups))?))
+    }
+
+    fn groups_from(groups: wire::Groups) -> Groups {
+        Groups {
+            keys: column_from(groups.keys),
+            window_starts: groups.window_starts,
+            window_ends: groups.window_ends,
+            accumulators: column_from(groups.accumulators),
+        }
+    }
+
+    fn column_back(column: BytesColumn) -> types::BytesColumnResult {
+        types::BytesColumnResult { offsets: column.offsets, data: column.data, validity: column.validity }
+    }
+}
+#[cfg(feature = "json")]
+pub use aggregate::{export_accumulate, export_closed, export_keys, export_merge, export_render};

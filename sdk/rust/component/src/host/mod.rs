@@ -11,6 +11,8 @@ pub(crate) use guest::{Batch, Collector, Fetched, Table, config, metrics};
 #[cfg(not(target_family = "wasm"))]
 pub(crate) use native::{Batch, Collector, Fetched, Table, config, metrics};
 
+#[cfg(all(target_family = "wasm", feature = "json"))]
+pub use guest::{export_accumulate, export_closed, export_keys, export_merge, export_render};
 #[cfg(target_family = "wasm")]
 pub use guest::{
     export_committed, export_flush, export_function, export_open, export_poll, export_transform, export_write,

@@ -337,6 +337,137 @@ impl<T: Source> fmt::Debug for SourceHarness<T> {
     }
 }
 
+/// Gives events to an [`Aggregate`](crate::Aggregate), keeps its groups, and closes them, as the host does.
+#[cfg(feature = "json")]
+pub struct AggregateHarness<T: crate::Aggregate> {
+    instance: crate::aggregate::AggregateInstance<T>,
+    groups: BTreeMap<Vec<u8>, Vec<u8>>,
+    world: World,
+    next_offset: u64,
+}
+
+#[cfg(feature = "json")]
+impl<T: crate::Aggregate> AggregateHarness<T> {
+    /// For this aggregate, without groups.
+    pub fn new() -> Self {
+        let instance = crate::aggregate::AggregateInstance::new();
+        Self { instance, groups: BTreeMap::new(), world: World::default(), next_offset: 0 }
+    }
+
+    /// Sets one entry of the configuration.
+    #[must_use]
+    pub fn config(mut self, key: &str, value: impl Display) -> Self {
+        self.world.config.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Folds these events into their groups, as one batch.
+    #[must_use = "a call may have failed: look at it, or end with `.ok()`"]
+    pub fn call<E: Into<Event>>(&mut self, events: impl IntoIterator<Item = E>) -> Call {
+        let events: Vec<Event> = events.into_iter().map(Into::into).collect();
+        assert!(!events.is_empty(), "a batch is never empty");
+        let offsets: Vec<u64> = (self.next_offset..).take(events.len()).collect();
+        self.next_offset += events.len() as u64;
+        let columns = Columns::from_events(&events);
+        let batch =
+            Batch { topic: "input", partition: 0, attempt: 1, offsets: Offsets::Given(&offsets), columns: &columns };
+        let produced = Produced::new(columns.to_events());
+        let _installed = Installed::new(&mut self.world);
+        let folded = self.instance.keys(batch).and_then(|keys| {
+            let mut found: Vec<Vec<u8>> = Vec::new();
+            let (mut rows, mut of) = (Vec::new(), Vec::new());
+            for row in 0..events.len() {
+                let Some(key) = keys.get(row) else { continue };
+                let at = found.iter().position(|known| known == key).unwrap_or(found.len());
+                if at == found.len() {
+                    found.push(key.to_vec());
+                }
+                rows.push(row as u32);
+                of.push(at as u32);
+            }
+            let accumulators = found.iter().map(|key| self.groups.get(key).map(Vec::as_slice));
+            let groups = crate::aggregate::Groups::of(&found, None, accumulators);
+            let new = self.instance.accumulate(batch, &groups, (&rows, &of), &Collector(&produced))?;
+            Ok((found, new))
+        });
+        match folded {
+            Ok((found, new)) => {
+                for (at, key) in found.into_iter().enumerate() {
+                    match new.get(at) {
+                        Some(bytes) => drop(self.groups.insert(key, bytes.to_vec())),
+                        None => drop(self.groups.remove(&key)),
+                    }
+                }
+                Call { error: None, events: produced.events.take(), rejected: produced.into_rejected(), next: None }
+            }
+            Err(error) => Call { error: Some(error), events: BTreeMap::new(), rejected: Vec::new(), next: None },
+        }
+    }
+
+    /// What a reader is shown of a group; `None`: there is none.
+    pub fn shown(&mut self, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
+        let accumulator = self.groups.get(key.as_ref())?.clone();
+        let groups = crate::aggregate::Groups::of(&[key.as_ref().to_vec()], None, [Some(&accumulator[..])].into_iter());
+        let _installed = Installed::new(&mut self.world);
+        match self.instance.render(&groups) {
+            Ok(rendered) => rendered.get(0).map(<[u8]>::to_vec),
+            Err(error) => panic!("the group cannot be shown: {error:?}"),
+        }
+    }
+
+    /// Adds the groups of another one, whose events came later.
+    pub fn merge(&mut self, other: &Self) {
+        let _installed = Installed::new(&mut self.world);
+        for (key, accumulator) in &other.groups {
+            let merged = match self.groups.get(key) {
+                None => accumulator.clone(),
+                Some(own) => {
+                    let column = |bytes: &[u8]| Columns::from_events(&[Event::new(bytes)]).values;
+                    match self.instance.merge(&column(own), &column(accumulator)) {
+                        Ok(merged) => merged.get(0).unwrap_or_default().to_vec(),
+                        Err(error) => panic!("the groups cannot be merged: {error:?}"),
+                    }
+                }
+            };
+            self.groups.insert(key.clone(), merged);
+        }
+    }
+
+    /// Closes all groups, as those of this window.
+    #[must_use = "a call may have failed: look at it, or end with `.ok()`"]
+    pub fn close(&mut self, window_us: Option<(i64, i64)>) -> Call {
+        let groups = std::mem::take(&mut self.groups);
+        let keys: Vec<Vec<u8>> = groups.keys().cloned().collect();
+        let closed = crate::aggregate::Groups::of(&keys, window_us, groups.values().map(|bytes| Some(&bytes[..])));
+        let produced = Produced::new(Vec::new());
+        let finished = {
+            let _installed = Installed::new(&mut self.world);
+            self.instance.finish(&closed, &Collector(&produced))
+        };
+        match finished {
+            Ok(()) => Call { error: None, events: produced.events.take(), rejected: Vec::new(), next: None },
+            Err(error) => {
+                self.groups = groups;
+                Call { error: Some(error), events: BTreeMap::new(), rejected: Vec::new(), next: None }
+            }
+        }
+    }
+}
+
+#[cfg(feature = "json")]
+impl<T: crate::Aggregate> Default for AggregateHarness<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(feature = "json")]
+impl<T: crate::Aggregate> fmt::Debug for AggregateHarness<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AggregateHarness").field("groups", &self.groups.len()).finish_non_exhaustive()
+    }
+}
+
 /// What came of one call.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -410,6 +541,19 @@ struct Produced<'a> {
 }
 
 impl Produced<'_> {
+    #[cfg(feature = "json")]
+    fn new(input: Vec<Event>) -> Self {
+        Self {
+            input,
+            ports: None,
+            remaining_bytes: Cell::new(OUTPUT_BYTES_MAX),
+            remaining_events: Cell::new(OUTPUT_EVENTS_MAX),
+            events: RefCell::default(),
+            rejected: RefCell::default(),
+            checkpoint: None,
+        }
+    }
+
     fn take(&self, port: &str, events: Vec<Event>) -> Result<(), EmitError> {
         if self.ports.is_some_and(|ports| !ports.contains(port)) {
             return Err(EmitError::UnknownPort(port.to_owned()));

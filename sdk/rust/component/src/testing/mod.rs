@@ -34,4 +34,6 @@ pub mod native; // as fast as it can be, for benchmarks
 pub use crate::columns::{BytesColumn, HeadersColumn};
 pub use columns::Columns;
 pub use event::Event;
+#[cfg(feature = "json")]
+pub use harness::AggregateHarness;
 pub use harness::{Call, Harness, Rejected, SourceHarness};
