@@ -1,5 +1,7 @@
 //! A Parquet file as events.
 
+use crate::limits::UNPACKED_BYTES_MAX;
+use crate::pages;
 use crate::schema::{self, FileOrigin, ROW_GROUP_ROWS_MAX, column};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
@@ -103,7 +105,7 @@ struct Group {
 }
 
 /// Why a file is not what it should be.
-fn wrong(what: impl Into<String>) -> ParquetError {
+pub(crate) fn wrong(what: impl Into<String>) -> ParquetError {
     ParquetError::General(what.into())
 }
 
@@ -173,6 +175,14 @@ impl OpenFile {
             }
             if place.start > place.end || place.end > bytes {
                 return Err(wrong(format!("a row group at bytes {} to {} of {bytes}", place.start, place.end)));
+            }
+            let sizes = group.columns().iter().map(|column| (column.compressed_size(), column.uncompressed_size()));
+            let is_possible = sizes.clone().all(|(packed, unpacked)| packed >= 0 && unpacked >= 0);
+            let unpacked: i128 = sizes.map(|(_, unpacked)| i128::from(unpacked)).sum();
+            if !is_possible || unpacked > i128::from(UNPACKED_BYTES_MAX) {
+                return Err(wrong(format!(
+                    "a row group of {unpacked} bytes, at most {UNPACKED_BYTES_MAX} are possible"
+                )));
             }
             expected = offsets.end;
             let timestamps = int_statistics(group, column::TIMESTAMP)?;
@@ -260,7 +270,13 @@ impl OpenFile {
         at: usize,
         columns: impl IntoIterator<Item = usize>,
     ) -> Result<ParquetRecordBatchReaderBuilder<Window>, ParquetError> {
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.window(at)?, self.metadata.clone());
+        let window = self.window(at)?;
+        for column in self.metadata.metadata().row_group(at).columns() {
+            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+            let bytes = window.get_bytes(start as u64, column.compressed_size() as usize)?;
+            pages::check(&bytes, column.uncompressed_size() as u64)?;
+        }
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(window, self.metadata.clone());
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns);
         Ok(reader.with_row_groups(vec![at]).with_batch_size(SLICE_ROWS).with_projection(mask))
     }

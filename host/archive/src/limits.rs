@@ -23,6 +23,10 @@ pub const SEAL_BYTES: u64 = 8 << 20;
 /// number of row groups; this bounds what that costs at some 20 times the footer of a small file.
 pub const SEAL_ROW_GROUPS: u32 = 32;
 
+/// Bytes of a row group when it is unpacked. One is written from at most [`FLUSH_BYTES`] and a batch, and what is declared repeats
+/// what is in the values.
+pub const UNPACKED_BYTES_MAX: u64 = 1 << 30;
+
 /// Files that are held open for readers.
 pub const OPEN_FILES_MAX: usize = 64;
 

@@ -38,7 +38,11 @@ pub const TARGETS: [Target; 6] = [
     // Each start opens a database, and a segment.
     Target { name: "recovery", run: recovery::run, memory: (64 << 20, 256) },
     // A page is decompressed at once, and a column of numbers is as long as the page says.
-    Target { name: "parquet", run: parquet_file::run, memory: (64 << 20, 1024) },
+    Target {
+        name: "parquet",
+        run: parquet_file::run,
+        memory: (nodata_archive::limits::UNPACKED_BYTES_MAX as usize + (64 << 20), 1024),
+    },
     Target { name: "publish", run: publish::run, memory: (64 << 20, 1024) },
 ];
 

@@ -142,7 +142,7 @@ impl EmbeddedLog {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, RecoveryReport), OpenError> {
         let found = recovery::recover(&*fs, place, options.seed, &*clock)?;
-        // A spare whose size did not survive a crash is of no use.
+        // A spare whose size or beginning did not survive a crash is of no use.
         let (ready, useless): (Vec<Spare>, Vec<Spare>) =
             found.spares.into_iter().partition(|spare| spare.bytes >= options.first_segment_bytes);
         for Spare { path, .. } in useless {

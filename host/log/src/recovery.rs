@@ -360,7 +360,15 @@ impl Scan {
             scan.next_spare = scan.next_spare.max(spare + 1);
             let path = spare_path(spare);
             let file = fs.open(&path).map_err(io_error("open", &path))?;
-            scan.spares.push(Spare { path, bytes: entry.bytes, file });
+            let mut block = vec![0; SEGMENT_HEADER_BYTES.min(entry.bytes) as usize];
+            fs::read_exact_at(&*file, &mut block, 0).map_err(io_error("read", &path))?;
+            // Until its first group is written, a segment begins with what the spare began with. That must be something that the
+            // next start takes for a segment that was not used: one with the header of an older nodata is of no use.
+            let is_ours = !matches!(
+                SegmentHeader::decode(&block, u64::MAX, store_id),
+                SegmentStart::Foreign(_) | SegmentStart::Damaged(_)
+            );
+            scan.spares.push(Spare { path, bytes: if is_ours { entry.bytes } else { 0 }, file });
         }
         let numbers: Vec<(u64, u64)> =
             entries.iter().filter_map(|entry| Some((segment_number(&entry.name)?, entry.bytes))).collect();

@@ -1,6 +1,7 @@
 //! Everything that CI runs.
 
 use crate::components;
+use crate::fuzz;
 use crate::step::{Failed, cargo, root, run, say, target_dir};
 use crate::tools;
 use std::path::Path;
@@ -43,6 +44,8 @@ fn checks() -> Result<(), Failed> {
 
 pub(crate) fn run_all() -> Result<(), Failed> {
     checks()?;
+    // Before the tests: their summary is the last thing that is said.
+    fuzz::all()?;
     tests()
 }
 

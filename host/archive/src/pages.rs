@@ -1,0 +1,145 @@
+//! What pages say about their sizes, before memory is made for them.
+//!
+//! The library makes room for as many bytes as the header of a page says it has when it is unpacked. Row groups have a checksum, so
+//! this only matters for what was written wrong; then it must be an error, and not the end of the process.
+
+use crate::decode::wrong;
+use parquet::errors::ParquetError;
+
+/// Fields of a page header, by the numbers that they have in `parquet.thrift`.
+const UNCOMPRESSED_SIZE: i16 = 2;
+const COMPRESSED_SIZE: i16 = 3;
+
+/// Structs in structs. A page header has statistics in a data page header.
+const DEPTH_MAX: u32 = 8;
+
+/// Checks that the pages of a column, all of its bytes, fit into it and are no more than this when they are unpacked.
+pub(crate) fn check(column: &[u8], uncompressed_max: u64) -> Result<(), ParquetError> {
+    let mut rest = Compact(column);
+    let mut unpacked = 0u64;
+    while !rest.0.is_empty() {
+        let (uncompressed, compressed) = rest.page_header().ok_or_else(|| wrong("a page without a header"))?;
+        unpacked = unpacked.saturating_add(uncompressed);
+        let Some(behind) = rest.0.get(compressed as usize..).filter(|_| unpacked <= uncompressed_max) else {
+            let bytes = rest.0.len();
+            return Err(wrong(format!(
+                "a page of {compressed} bytes, {uncompressed} when unpacked, where there are {bytes} and {uncompressed_max}"
+            )));
+        };
+        rest.0 = behind;
+    }
+    Ok(())
+}
+
+/// Bytes in the compact protocol of Thrift, as its specification has it, as far as a page header needs it.
+struct Compact<'a>(&'a [u8]);
+
+impl Compact<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn skip(&mut self, count: u64) -> Option<()> {
+        self.0 = self.0.get(usize::try_from(count).ok()?..)?;
+        Some(())
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut number = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f).checked_shl(shift)?;
+            if byte < 0x80 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn zigzag(&mut self) -> Option<i64> {
+        let number = self.varint()?;
+        Some((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    /// The next field of a struct, and its type; a field of 0 is the end.
+    fn field(&mut self, last: i16) -> Option<(i16, u8)> {
+        let byte = self.byte()?;
+        match (byte >> 4, byte & 0x0f) {
+            (_, 0) => Some((0, 0)),
+            (0, kind) => Some((i16::try_from(self.zigzag()?).ok()?, kind)),
+            (delta, kind) => Some((last.checked_add(i16::from(delta))?, kind)),
+        }
+    }
+
+    /// Unpacked and packed bytes of the page behind the header.
+    fn page_header(&mut self) -> Option<(u64, u64)> {
+        let (mut uncompressed, mut compressed, mut last) = (None, None, 0);
+        loop {
+            let (field, kind) = self.field(last)?;
+            match (field, kind) {
+                (0, _) => return Some((uncompressed?, compressed?)),
+                (UNCOMPRESSED_SIZE, 5) => uncompressed = Some(u64::try_from(self.zigzag()?).ok()?),
+                (COMPRESSED_SIZE, 5) => compressed = Some(u64::try_from(self.zigzag()?).ok()?),
+                (_, kind) => self.value(kind, DEPTH_MAX)?,
+            }
+            last = field;
+        }
+    }
+
+    /// Passes over a value of a field.
+    fn value(&mut self, kind: u8, depth: u32) -> Option<()> {
+        let depth = depth.checked_sub(1)?;
+        match kind {
+            // True and false are in the type.
+            1 | 2 => Some(()),
+            3 => self.skip(1),
+            4..=6 => self.varint().map(drop),
+            7 => self.skip(8),
+            8 => {
+                let bytes = self.varint()?;
+                self.skip(bytes)
+            }
+            12 => {
+                let mut last = 0;
+                loop {
+                    let (field, kind) = self.field(last)?;
+                    if field == 0 {
+                        return Some(());
+                    }
+                    self.value(kind, depth)?;
+                    last = field;
+                }
+            }
+            // Lists, sets and maps are in no page header.
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header of these sizes, with a data page header that has statistics, as a writer of the format writes it.
+    fn header(uncompressed: u8, compressed: u8) -> Vec<u8> {
+        let data_page = [0x15, 2, 0x15, 0, 0x15, 6, 0x15, 6, 0x1c, 0x36, 0, 0x28, 2, b'a', b'b', 0x11, 0, 0];
+        [&[0x15, 0, 0x15, uncompressed * 2, 0x15, compressed * 2, 0x2c][..], &data_page, &[0]].concat()
+    }
+
+    #[test]
+    fn pages_are_walked_and_their_sizes_added_up() {
+        let column = [header(10, 3), vec![1, 2, 3], header(20, 1), vec![4]].concat();
+        assert!(check(&column, 30).is_ok());
+        assert!(check(&column, 29).is_err(), "more than there may be");
+        assert!(check(&column[..column.len() - 1], 30).is_err(), "a page is cut");
+        assert!(check(&column[..7], 30).is_err(), "a header is cut");
+        assert!(check(&[], 0).is_ok());
+    }
+
+    #[test]
+    fn nesting_has_an_end() {
+        assert!(check(&[0x1c; 1000], 1).is_err());
+    }
+}
