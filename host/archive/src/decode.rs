@@ -45,6 +45,15 @@ impl Window {
     fn end(&self) -> u64 {
         self.at + self.bytes.len() as u64
     }
+
+    /// The footer, of which the last four bytes before the magic say how long it is.
+    fn footer(&self) -> Result<Bytes, ParquetError> {
+        const TAIL_BYTES: u64 = 8;
+        let tail = self.end().checked_sub(TAIL_BYTES).ok_or_else(|| wrong("it is too short for a footer"))?;
+        let bytes = u64::from(self.get_bytes(tail, 4)?.get_u32_le());
+        let start = tail.checked_sub(bytes).ok_or_else(|| wrong(format!("a footer of {bytes} bytes")))?;
+        self.get_bytes(start, bytes as usize)
+    }
 }
 
 impl Length for Window {
@@ -138,8 +147,12 @@ impl OpenFile {
     ) -> Result<ArrowReaderMetadata, ParquetError> {
         let options = ArrowReaderOptions::new().with_column_index_policy(indexes).with_offset_index_policy(indexes);
         let tail = Window::read(file, bytes.saturating_sub(FOOTER_GUESS_BYTES)..bytes)?;
-        match ArrowReaderMetadata::load(&tail, options.clone()) {
-            Err(_) if tail.at > 0 => ArrowReaderMetadata::load(&Window::read(file, 0..bytes)?, options),
+        let load = |window: &Window| {
+            pages::check_footer(&window.footer()?)?;
+            ArrowReaderMetadata::load(window, options.clone())
+        };
+        match load(&tail) {
+            Err(_) if tail.at > 0 => load(&Window::read(file, 0..bytes)?),
             loaded => loaded,
         }
     }

@@ -3,7 +3,7 @@
 // The bytes.
 pub mod decode; // a file as events
 pub mod encode; // events as a file
-mod pages; // what pages say about their sizes
+pub mod pages; // what pages say about their sizes
 pub mod place; // where files are
 pub mod schema; // the columns
 mod typed; // the columns that a topic declares

@@ -1,7 +1,8 @@
-//! What pages say about their sizes, before memory is made for them.
+//! What pages and footers say about their sizes, before it is believed.
 //!
-//! The library makes room for as many bytes as the header of a page says it has when it is unpacked. Row groups have a checksum, so
-//! this only matters for what was written wrong; then it must be an error, and not the end of the process.
+//! The library makes room for as many bytes as the header of a page says it has when it is unpacked, and reads as many elements of a
+//! list as the list says it has. What is damaged is found by its checksum, so this only matters for what was written wrong; then it
+//! must be an error, and neither the end of the process nor an hour of its time.
 
 use crate::decode::wrong;
 use parquet::errors::ParquetError;
@@ -10,8 +11,16 @@ use parquet::errors::ParquetError;
 const UNCOMPRESSED_SIZE: i16 = 2;
 const COMPRESSED_SIZE: i16 = 3;
 
-/// Structs in structs. A page header has statistics in a data page header.
-const DEPTH_MAX: u32 = 8;
+/// Structs and lists in each other. A column in a row group has statistics in its metadata.
+const DEPTH_MAX: u32 = 16;
+
+/// Checks that a footer is as long as it says: each element of a list has at least one byte.
+pub fn check_footer(footer: &[u8]) -> Result<(), ParquetError> {
+    Compact(footer).value(STRUCT, DEPTH_MAX).ok_or_else(|| wrong("a footer that ends before it should"))
+}
+
+/// The type of a struct.
+const STRUCT: u8 = 12;
 
 /// Checks that the pages of a column, all of its bytes, fit into it and are no more than this when they are unpacked.
 pub(crate) fn check(column: &[u8], uncompressed_max: u64) -> Result<(), ParquetError> {
@@ -101,7 +110,20 @@ impl Compact<'_> {
                 let bytes = self.varint()?;
                 self.skip(bytes)
             }
-            12 => {
+            // An element is as long as what it is, and a truth value has a byte here.
+            9 | 10 => {
+                let head = self.byte()?;
+                let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
+                self.elements(count, &[head & 0x0f], depth)
+            }
+            11 => match self.varint()? {
+                0 => Some(()),
+                count => {
+                    let kinds = self.byte()?;
+                    self.elements(count, &[kinds >> 4, kinds & 0x0f], depth)
+                }
+            },
+            STRUCT => {
                 let mut last = 0;
                 loop {
                     let (field, kind) = self.field(last)?;
@@ -112,9 +134,24 @@ impl Compact<'_> {
                     last = field;
                 }
             }
-            // Lists, sets and maps are in no page header.
             _ => None,
         }
+    }
+
+    /// Passes over the elements of a list, or over the keys and values of a map.
+    fn elements(&mut self, count: u64, kinds: &[u8], depth: u32) -> Option<()> {
+        if count > self.0.len() as u64 {
+            return None;
+        }
+        for _ in 0..count {
+            for kind in kinds {
+                match kind {
+                    1 | 2 => self.skip(1)?,
+                    kind => self.value(*kind, depth)?,
+                }
+            }
+        }
+        Some(())
     }
 }
 
@@ -136,6 +173,17 @@ mod tests {
         assert!(check(&column[..column.len() - 1], 30).is_err(), "a page is cut");
         assert!(check(&column[..7], 30).is_err(), "a header is cut");
         assert!(check(&[], 0).is_ok());
+    }
+
+    #[test]
+    fn lists_are_no_longer_than_their_bytes() {
+        // A struct with a list of 32-bit numbers.
+        assert!(check_footer(&[0x19, 0x25, 2, 4, 0]).is_ok());
+        assert!(check_footer(&[0x19, 0xf5, 0xff, 0xff, 0xff, 0x07, 2, 4, 0]).is_err());
+        // One of truth values, and a map.
+        assert!(check_footer(&[0x19, 0x21, 1, 2, 0]).is_ok());
+        assert!(check_footer(&[0x1b, 1, 0x58, 2, 1, b'a', 0]).is_ok());
+        assert!(check_footer(&[0x1b, 9, 0x58, 2, 1, b'a', 0]).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::{batch, disk, seal};
 use bytes::Bytes;
 use nodata_archive::decode::OpenFile;
 use nodata_archive::encode::{grown_file, new_file};
+use nodata_archive::pages::check_footer;
 use nodata_archive::schema::FileOrigin;
 use nodata_log::{Event, Offset, Offsets, StoredBatch};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
@@ -25,6 +26,10 @@ pub(crate) fn run(input: &[u8]) {
 
 /// The footer as the library reads it, which may panic.
 fn footer(bytes: &[u8]) -> Option<ParquetMetaData> {
+    // The library would look for a billion elements.
+    let tail = bytes.len().checked_sub(8)?;
+    let len = bytes[tail..].first_chunk().map_or(0, |len| u32::from_le_bytes(*len)) as usize;
+    check_footer(&bytes[tail.checked_sub(len)?..tail]).ok()?;
     let bytes = Bytes::copy_from_slice(bytes);
     let read = || ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip).parse_and_finish(&bytes);
     catch_unwind(AssertUnwindSafe(read)).ok()?.ok()

@@ -140,6 +140,17 @@ impl Checkpoint {
         }
     }
 
+    /// Opens the checkpoint of a store with what it has, if there is one.
+    pub(crate) fn find(fs: &dyn Fs) -> Result<Option<(Self, Option<Loaded>)>, CheckpointError> {
+        let file = match fs.open(CHECKPOINT_FILE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let checkpoint = Self::of(file)?;
+        let loaded = checkpoint.load()?;
+        Ok(Some((checkpoint, loaded)))
+    }
+
     /// Writes a whole checkpoint under another name, for someone who then gives it its name. Of state tables it has what an
     /// older checkpoint had, with what changed since.
     pub(crate) fn write_anew(
@@ -184,11 +195,6 @@ impl Checkpoint {
         // Every page is read and checked: what rotted since is noticed here, and not when it is used.
         builder.set_check_integrity_on_open(true);
         guarded(|| Ok(Self { database: builder.create_with_backend(Backend(file)).map_err(redb_error)? }))
-    }
-
-    /// Forgets the checkpoint, for one that cannot be read.
-    pub(crate) fn discard(fs: &dyn Fs) -> io::Result<()> {
-        remove_if_there(fs, CHECKPOINT_FILE)
     }
 
     /// What the checkpoint knows; `None` when it is new.

@@ -6,7 +6,7 @@
 //! log was durable when it was built, the checkpoint says the same, and a little after the last group the log adds an empty
 //! one that says it too. If anything that is readable says that what is not readable was durable, nothing is started.
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Loaded, Mark};
+use crate::checkpoint::{CHECKPOINT_FILE, Checkpoint, CheckpointError, Loaded, Mark};
 use crate::engine::Clock;
 use crate::error::OpenError;
 use crate::event::TimestampUs;
@@ -161,6 +161,17 @@ pub(crate) fn recover(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) ->
         return Err(OpenError::Damaged { file: format!("{place}/{WAL_DIR}"), from: end_lsn, to: durable_lsn, what });
     }
 
+    // From here on the store starts.
+    for fix in &scan.fixes {
+        fix.apply(fs)?;
+    }
+    let checkpoint = match checkpoint {
+        Some(checkpoint) => checkpoint,
+        None => Checkpoint::open(fs).map_err(|error| match error {
+            CheckpointError::Io(source) => io_error("write", CHECKPOINT_FILE)(source),
+            other => checkpoint_error(other.to_string()),
+        })?,
+    };
     fs.sync_dir("", SyncSite::StoreName).map_err(io_error("sync", place))?;
     // Segments that have a successor are never written again. They give back what they did not use, now that the successor
     // is certain to stay.
@@ -274,46 +285,42 @@ fn open_store(fs: &dyn Fs, place: &str, seed: u64, clock: &dyn Clock) -> Result<
     Ok((id, true))
 }
 
-/// Opens the checkpoint; one that cannot be used is made anew if the log has everything.
+fn checkpoint_error(what: String) -> OpenError {
+    OpenError::Checkpoint { file: CHECKPOINT_FILE.to_owned(), what }
+}
+
+/// Opens the checkpoint. One that cannot be used, or is not there, is made anew if the log has everything: `None`.
 fn open_checkpoint(
     fs: &dyn Fs,
     scan: &mut Scan,
     report: &mut RecoveryReport,
-) -> Result<(Checkpoint, Option<Loaded>), OpenError> {
-    let open = || -> Result<_, CheckpointError> {
-        let checkpoint = Checkpoint::open(fs)?;
-        let loaded = checkpoint.load()?;
-        Ok((checkpoint, loaded))
-    };
-    let file = crate::checkpoint::CHECKPOINT_FILE;
+) -> Result<(Option<Checkpoint>, Option<Loaded>), OpenError> {
     let starts_at_zero = scan.segments.first().is_none_or(|first| first.header.base_lsn == 0);
-    let what = match open() {
-        Ok((checkpoint, Some(loaded))) => {
+    let what = match Checkpoint::find(fs) {
+        Ok(Some((checkpoint, Some(loaded)))) => {
             let mark = &loaded.0;
-            scan.drop_before(fs, mark.start_lsn)?;
+            scan.drop_before(mark.start_lsn);
             let first = scan.segments.first().map_or(mark.start_lsn, |first| first.header.base_lsn);
             if first != mark.start_lsn {
                 let what = "the segments of the log that hold it are missing".to_owned();
                 return Err(OpenError::Damaged { file: WAL_DIR.to_owned(), from: mark.start_lsn, to: first, what });
             }
-            return Ok((checkpoint, Some(loaded)));
+            return Ok((Some(checkpoint), Some(loaded)));
         }
         Err(CheckpointError::Io(source)) => {
-            return Err(OpenError::Io { doing: "read", place: file.to_owned(), source });
+            return Err(OpenError::Io { doing: "read", place: CHECKPOINT_FILE.to_owned(), source });
         }
-        Ok((checkpoint, None)) if starts_at_zero => return Ok((checkpoint, None)),
-        Ok((_, None)) => "it is empty".to_owned(),
+        Ok(None) if starts_at_zero => return Ok((None, None)),
+        Ok(Some((checkpoint, None))) if starts_at_zero => return Ok((Some(checkpoint), None)),
+        Ok(_) => "it is empty".to_owned(),
         Err(error) => error.to_string(),
     };
     if !starts_at_zero {
-        return Err(OpenError::Checkpoint { file: file.to_owned(), what });
+        return Err(checkpoint_error(what));
     }
-    Checkpoint::discard(fs).map_err(io_error("remove", file))?;
+    scan.fixes.push(Fix::Remove(CHECKPOINT_FILE.to_owned()));
     report.checkpoint_rebuilt = Some(what);
-    match open() {
-        Ok(opened) => Ok(opened),
-        Err(error) => Err(OpenError::Checkpoint { file: file.to_owned(), what: error.to_string() }),
-    }
+    Ok((None, None))
 }
 
 struct SegmentOnDisk {
@@ -331,7 +338,8 @@ impl SegmentOnDisk {
 
     /// Where in the file a place of the log is.
     fn position(&self, lsn: Lsn) -> u64 {
-        SEGMENT_HEADER_BYTES + (lsn - self.header.base_lsn)
+        // Of headers that contradict each other, too.
+        SEGMENT_HEADER_BYTES.saturating_add(lsn.saturating_sub(self.header.base_lsn))
     }
 
     fn damaged(&self, from: Lsn, to: Lsn, why: FrameError) -> OpenError {
@@ -348,16 +356,33 @@ struct Scan {
     segments: Vec<SegmentOnDisk>,
     spares: Vec<Spare>,
     next_spare: u64,
+    /// What is to be done about others, once it is certain that the store starts: one that is refused stays as it is.
+    fixes: Vec<Fix>,
+}
+
+/// A file that is not where it should be.
+enum Fix {
+    Rename(String, String),
+    Remove(String),
+}
+
+impl Fix {
+    fn apply(&self, fs: &dyn Fs) -> Result<(), OpenError> {
+        match self {
+            Fix::Rename(from, to) => fs.rename(from, to).map_err(io_error("rename", from)),
+            Fix::Remove(path) => fs.remove(path).map_err(io_error("remove", path)),
+        }
+    }
 }
 
 impl Scan {
     fn read(fs: &dyn Fs, store_id: &StoreId) -> Result<Self, OpenError> {
         let mut entries = fs.list(WAL_DIR).map_err(io_error("list", WAL_DIR))?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut scan = Scan { segments: Vec::new(), spares: Vec::new(), next_spare: 0 };
+        let mut scan = Scan { segments: Vec::new(), spares: Vec::new(), next_spare: 0, fixes: Vec::new() };
         for entry in &entries {
             let Some(spare) = spare_number(&entry.name) else { continue };
-            scan.next_spare = scan.next_spare.max(spare + 1);
+            scan.next_spare = scan.next_spare.max(spare.saturating_add(1));
             let path = spare_path(spare);
             let file = fs.open(&path).map_err(io_error("open", &path))?;
             let mut block = vec![0; SEGMENT_HEADER_BYTES.min(entry.bytes) as usize];
@@ -385,7 +410,8 @@ impl Scan {
                 what: what.to_owned(),
             };
             let header = match SegmentHeader::decode(&block, segment, store_id) {
-                SegmentStart::Header(header) => header,
+                SegmentStart::Header(header) if header.is_reachable() => header,
+                SegmentStart::Header(_) => return Err(damaged("its numbers are beyond what a log can come to")),
                 // The power went between naming it and writing to it. Nobody was told about anything in it. One that was a
                 // segment before still has the header that it had.
                 SegmentStart::Unused | SegmentStart::Other if is_last => {
@@ -396,7 +422,7 @@ impl Scan {
                     }
                     let spare = spare_path(scan.next_spare);
                     scan.next_spare += 1;
-                    fs.rename(&path, &spare).map_err(io_error("rename", &path))?;
+                    scan.fixes.push(Fix::Rename(path, spare.clone()));
                     scan.spares.push(Spare { path: spare, bytes, file });
                     continue;
                 }
@@ -406,7 +432,7 @@ impl Scan {
                 SegmentStart::Damaged(_)
                     if is_last && bytes < SEGMENT_HEADER_BYTES && block.iter().all(|&b| b == 0) =>
                 {
-                    fs.remove(&path).map_err(io_error("remove", &path))?;
+                    scan.fixes.push(Fix::Remove(path));
                     continue;
                 }
                 SegmentStart::Foreign(what) | SegmentStart::Damaged(what) => return Err(damaged(what)),
@@ -421,13 +447,10 @@ impl Scan {
         Ok(scan)
     }
 
-    /// Removes the segments before the beginning of the log: they were let go of, and a crash brought some of them back.
-    fn drop_before(&mut self, fs: &dyn Fs, start_lsn: Lsn) -> Result<(), OpenError> {
+    /// Leaves out the segments before the beginning of the log: they were let go of, and a crash brought some of them back.
+    fn drop_before(&mut self, start_lsn: Lsn) {
         let gone = self.segments.partition_point(|segment| segment.header.base_lsn < start_lsn);
-        for segment in self.segments.drain(..gone) {
-            fs.remove(&segment.path).map_err(io_error("remove", &segment.path))?;
-        }
-        Ok(())
+        self.fixes.extend(self.segments.drain(..gone).map(|segment| Fix::Remove(segment.path)));
     }
 
     /// Each segment follows the one before it.

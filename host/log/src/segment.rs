@@ -67,6 +67,13 @@ impl SegmentHeader {
         out
     }
 
+    /// Whether a log can have come so far, and can go on: after 4 exabytes, and after as many starts as an epoch can count.
+    pub(crate) fn is_reachable(&self) -> bool {
+        const MAX: u64 = 1 << 62;
+        self.context.epoch < u32::MAX
+            && [self.segment, self.base_lsn, self.prev_end_lsn, self.bytes].iter().all(|at| *at < MAX)
+    }
+
     pub fn decode(block: &[u8], segment: u64, store_id: &StoreId) -> SegmentStart {
         let Some(block) = block.first_chunk::<{ CHECKED_BYTES + 4 }>() else {
             return SegmentStart::Damaged("it is shorter than a header");

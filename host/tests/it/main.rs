@@ -13,6 +13,7 @@ mod flights;
 mod golden;
 mod harness;
 mod kill;
+mod languages;
 mod outside;
 mod poison;
 mod publish;

@@ -44,7 +44,9 @@ fn what_is_no_component_is_refused_and_leaves_nothing() {
     );
 
     let check = |name: &str, expected: &str| check_refused(&server, &component(name), expected);
-    let hint = "hint: export `nodata:streaming/transformer@0.1.0` (world `transform`)";
+    let hint = "hint: export `nodata:streaming/transformer@0.1.0` (world `transform`) or \
+                `nodata:streaming/sink-writer@0.1.0` (world `sink`) or `nodata:streaming/source-reader@0.1.0` (world `source`) or \
+                `nodata:streaming/aggregator@0.1.0` (world `aggregate`)";
     check("exports-nothing", &format!("the component exports nothing, which is nothing that this host runs\n{hint}"));
     check(
         "wrong-world",

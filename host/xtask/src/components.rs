@@ -1,6 +1,6 @@
 //! Builds every component into `target/components/NAME.wasm`.
 
-use crate::step::{Failed, cargo, read, root, run, target_dir};
+use crate::step::{Failed, cargo, read, root, run, say, target_dir};
 use crate::tools;
 use serde_json::Value;
 use std::fs;
@@ -37,7 +37,60 @@ pub(crate) fn build() -> Result<PathBuf, Failed> {
         in_dir(&mut cargo(&["component", "build", "--release", "--locked"]), &redact, &target),
     )?;
     copy(&target.join("wasm32-wasip1/release"), &["redact".to_owned()], &out)?;
+    other_languages(&out)?;
     Ok(out)
+}
+
+/// The examples in other languages, and their worlds.
+const OTHERS: [(&str, &str); 2] = [("shout", "transform"), ("count", "aggregate")];
+
+/// Builds the examples in Python and JavaScript. Each brings an interpreter along, which takes a while, so what did not change stays.
+fn other_languages(out: &Path) -> Result<(), Failed> {
+    let wit = root().join("wit/streaming");
+    let python = tools::python(tools::PYTHON_PACKAGES)?;
+    let node = tools::node(&["@bytecodealliance/componentize-js@0.23.0"])?;
+    if node.is_none() {
+        say("npm is not installed, so the examples in JavaScript are not built");
+    }
+    for (name, world) in OTHERS {
+        let folder = root().join("components/python").join(name);
+        let built = out.join(format!("python-{name}.wasm"));
+        if !is_newer(&built, &[&folder.join("app.py"), &wit.join("types.wit"), &wit.join("worlds.wit")]) {
+            let mut command = Command::new(python.join("componentize-py"));
+            command.current_dir(&folder).arg("--quiet").arg("-d").arg(&wit).args([
+                "-w",
+                world,
+                "componentize",
+                "app",
+                "-o",
+            ]);
+            run(&format!("building the example {name} in Python"), command.arg(&built))?;
+        }
+        let Some(node) = &node else { continue };
+        let source = root().join("components/javascript").join(format!("{name}.js"));
+        let built = out.join(format!("javascript-{name}.wasm"));
+        if !is_newer(&built, &[&source, &wit.join("types.wit"), &wit.join("worlds.wit")]) {
+            // It sees the folder that it runs in and nothing else.
+            let place = target_dir().join("node").join(name);
+            fs::create_dir_all(place.join("wit"))?;
+            fs::copy(&source, place.join("app.js"))?;
+            for file in ["types.wit", "runtime.wit", "worlds.wit"] {
+                fs::copy(wit.join(file), place.join("wit").join(file))?;
+            }
+            let mut command = Command::new(node.join("componentize-js"));
+            command.current_dir(&place).args(["app.js", "--wit", "wit", "--world-name", world]);
+            command.args(["-d", "http", "-d", "fetch-event", "-d", "random", "-d", "clocks", "-o"]);
+            run(&format!("building the example {name} in JavaScript"), command.arg(&built))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file is there and newer than all of these.
+fn is_newer(file: &Path, than: &[&Path]) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|about| about.modified()).ok();
+    let built = time(file);
+    built.is_some() && than.iter().all(|source| time(source) < built)
 }
 
 /// Builds one example only, for those who cannot wait.

@@ -21,7 +21,7 @@ fn checks() -> Result<(), Failed> {
         cargo(&["fmt", "--check"]).current_dir(root().join("host/fuzz/libfuzzer")),
     )?;
 
-    let python = tools::python(&["buf-bin==1.75.0", "duckdb==2.0.1", "polars==2.1.0", "pyarrow==26.0.1"])?;
+    let python = tools::python(tools::PYTHON_PACKAGES)?;
     tools::link_readers(&python)?;
     run(
         "checking the protocol with buf",

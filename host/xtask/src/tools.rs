@@ -4,6 +4,10 @@ use crate::step::{self, Failed, cargo, root, run, target_dir, works};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What is not ours and comes from Python: it checks the protocol, reads the files, and builds components in Python.
+pub(crate) const PYTHON_PACKAGES: &[&str] =
+    &["buf-bin==1.75.0", "componentize-py==0.25.1", "duckdb==2.0.1", "polars==2.1.0", "pyarrow==26.0.1"];
+
 /// The targets that components are built for.
 pub(crate) fn wasm_targets() -> Result<(), Failed> {
     let targets = ["wasm32-wasip2", "wasm32-wasip1"];
@@ -49,6 +53,28 @@ pub(crate) fn python(packages: &[&str]) -> Result<PathBuf, Failed> {
     )?;
     std::fs::write(noted, wanted)?;
     Ok(bin)
+}
+
+/// Programs of these packages from the registry of Node, installed once and kept beside the build. `None`: there is no npm.
+pub(crate) fn node(packages: &[&str]) -> Result<Option<PathBuf>, Failed> {
+    if !works(Command::new("npm").arg("--version")) {
+        return Ok(None);
+    }
+    let environment = target_dir().join("node");
+    let bin = environment.join("node_modules/.bin");
+    let wanted = packages.join("\n");
+    let noted = environment.join("packages.txt");
+    if std::fs::read_to_string(&noted).is_ok_and(|installed| installed == wanted) {
+        return Ok(Some(bin));
+    }
+    std::fs::create_dir_all(&environment)?;
+    let install = ["install", "--silent", "--no-audit", "--no-fund", "--prefix"];
+    run(
+        &format!("installing {} with npm", packages.join(", ")),
+        Command::new("npm").args(install).arg(&environment).args(packages),
+    )?;
+    std::fs::write(noted, wanted)?;
+    Ok(Some(bin))
 }
 
 /// Puts the Python environment of these programs where the tests look for it.

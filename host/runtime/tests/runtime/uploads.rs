@@ -115,7 +115,9 @@ async fn structure_is_bounded() {
 
 #[tokio::test]
 async fn a_component_that_is_nothing_for_us_is_told_what_to_be() {
-    let hint = "export `nodata:streaming/transformer@0.1.0` (world `transform`)";
+    let hint = "export `nodata:streaming/transformer@0.1.0` (world `transform`) or \
+                `nodata:streaming/sink-writer@0.1.0` (world `sink`) or `nodata:streaming/source-reader@0.1.0` (world `source`) or \
+                `nodata:streaming/aggregator@0.1.0` (world `aggregate`)";
     let nothing = wat::parse_str("(component)").unwrap();
     check(nothing, "the component exports nothing, which is nothing that this host runs", hint).await;
     let other = "(component (instance $i) (export \"wasi:cli/run@0.2.0\" (instance $i)) (export \"x\" (instance $i)))";
