@@ -14,9 +14,14 @@ const COMPRESSED_SIZE: i16 = 3;
 /// Structs and lists in each other. A column in a row group has statistics in its metadata.
 const DEPTH_MAX: u32 = 16;
 
-/// Checks that a footer is as long as it says: each element of a list has at least one byte.
+/// In a footer, the columns; in one of those, how many of the next are within it.
+const SCHEMA: i16 = 2;
+const NUM_CHILDREN: i16 = 5;
+
+/// Checks that a footer is as long as it says: each element of a list has at least one byte, and a column has no more columns in it
+/// than there are.
 pub fn check_footer(footer: &[u8]) -> Result<(), ParquetError> {
-    Compact(footer).value(STRUCT, DEPTH_MAX).ok_or_else(|| wrong("a footer that ends before it should"))
+    Compact(footer).footer().ok_or_else(|| wrong("a footer that ends before it should"))
 }
 
 /// The type of a struct.
@@ -97,6 +102,47 @@ impl Compact<'_> {
         }
     }
 
+    fn footer(&mut self) -> Option<()> {
+        let mut last = 0;
+        loop {
+            let (field, kind) = self.field(last)?;
+            match (field, kind) {
+                (0, _) => return Some(()),
+                (SCHEMA, 9) => {
+                    let (count, kind) = self.list()?;
+                    for _ in 0..count {
+                        (kind == STRUCT).then_some(())?;
+                        self.schema_element(count)?;
+                    }
+                }
+                (_, kind) => self.value(kind, DEPTH_MAX)?,
+            }
+            last = field;
+        }
+    }
+
+    fn schema_element(&mut self, count: u64) -> Option<()> {
+        let mut last = 0;
+        loop {
+            let (field, kind) = self.field(last)?;
+            match (field, kind) {
+                (0, _) => return Some(()),
+                (NUM_CHILDREN, 5) => {
+                    u64::try_from(self.zigzag()?).ok().filter(|children| *children <= count)?;
+                }
+                (_, kind) => self.value(kind, DEPTH_MAX)?,
+            }
+            last = field;
+        }
+    }
+
+    /// How many elements a list has, and of what kind.
+    fn list(&mut self) -> Option<(u64, u8)> {
+        let head = self.byte()?;
+        let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
+        Some((count, head & 0x0f))
+    }
+
     /// Passes over a value of a field.
     fn value(&mut self, kind: u8, depth: u32) -> Option<()> {
         let depth = depth.checked_sub(1)?;
@@ -112,9 +158,8 @@ impl Compact<'_> {
             }
             // An element is as long as what it is, and a truth value has a byte here.
             9 | 10 => {
-                let head = self.byte()?;
-                let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
-                self.elements(count, &[head & 0x0f], depth)
+                let (count, kind) = self.list()?;
+                self.elements(count, &[kind], depth)
             }
             11 => match self.varint()? {
                 0 => Some(()),
@@ -184,6 +229,14 @@ mod tests {
         assert!(check_footer(&[0x19, 0x21, 1, 2, 0]).is_ok());
         assert!(check_footer(&[0x1b, 1, 0x58, 2, 1, b'a', 0]).is_ok());
         assert!(check_footer(&[0x1b, 9, 0x58, 2, 1, b'a', 0]).is_err());
+    }
+
+    #[test]
+    fn a_column_has_no_more_columns_than_there_are() {
+        // A list of two columns, of which the first has the second in it, or more.
+        let footer = |children: u8| [0x29, 0x2c, 0x55, children * 2, 0, 0x15, 2, 0, 0];
+        assert!(check_footer(&footer(1)).is_ok());
+        assert!(check_footer(&footer(3)).is_err());
     }
 
     #[test]

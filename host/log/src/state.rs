@@ -115,6 +115,9 @@ impl State {
                 unknown(tp).or_else(|| known.check(file, self.end(*tp)).err().map(what))
             }
             Op::TopicPut(topic) => {
+                if topic.id.0 == u32::MAX {
+                    return Some(format!("topic `{}` has the last id that there is", topic.name));
+                }
                 let namesake = self.names.get(&topic.name).filter(|id| **id != topic.id);
                 namesake.map(|id| format!("topic `{}` has the ids {} and {}", topic.name, id.0, topic.id.0))
             }
