@@ -11,9 +11,10 @@ use std::time::Duration;
 const SAMPLE: &str = "host/tests/data/flights-sample.ndjson";
 
 pub(crate) fn run() -> Result<(), Failed> {
-    say("This builds nodata and one component. The first time, that takes some minutes.");
+    say("This builds nodata and two components. The first time, that takes some minutes.");
     step::run("building nodata", &mut cargo(&["build", "--locked", "--package", "nodata"]))?;
     let component = components::build_one("late-flights")?;
+    let aggregate = components::build_one("aggregate-fields")?;
     let nodata = target_dir().join("debug/nodata");
 
     let store = tempfile::Builder::new().prefix("nodata-demo-").tempdir()?;
@@ -27,6 +28,12 @@ pub(crate) fn run() -> Result<(), Failed> {
     say("==> deploying the component late-flights between them: it keeps flights that arrived an hour late or more");
     let file = component.display().to_string();
     run(&["add-component", "--file", &file, "--transform", "flights:late-flights", "--from", "earliest"])?;
+    say("==> deploying the component aggregate-fields: it counts flights and adds up distances, by origin and hour");
+    let folds = aggregate.display().to_string();
+    run(&["topic", "create", "by-hour"])?;
+    let compute = "compute=flights=count,miles=sum(distance),longest_delay=max(dep_delay)";
+    let how = ["--aggregate", "flights:by-hour", "--window", "tumbling=1h", "--config", "by=origin", "--config", compute];
+    run(&[&["add-component", "--file", &folds, "--from", "earliest"], &how[..]].concat())?;
     let sample = root().join(SAMPLE).display().to_string();
     say("==> publishing real flights of January 2013, keyed by carrier; each is acknowledged when it is durable");
     let published = json(&run(&[
@@ -38,17 +45,25 @@ pub(crate) fn run() -> Result<(), Failed> {
         "carrier",
         "--id-field",
         "id",
+        "--time-field",
+        "time_hour",
         "--json",
     ])?)?;
 
-    let lag = || Ok::<_, Failed>(json(&run(&["deployment", "describe", "late-flights", "--json"])?)?["lag"].as_u64());
-    while lag()? != Some(0) {
-        std::thread::sleep(Duration::from_millis(50));
+    for deployment in ["late-flights", "aggregate-fields"] {
+        let lag = || Ok::<_, Failed>(json(&run(&["deployment", "describe", deployment, "--json"])?)?["lag"].as_u64());
+        while lag()? != Some(0) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
     let late = run(&["consume", "late-flights"])?;
     let events: Vec<&str> = late.lines().collect();
     print(&format!("\n{} flights went in, {} late ones came out. Three of them:\n", published["events"], events.len()));
     for event in events.iter().take(3) {
+        print(&format!("  {}", json(event)?["value"]));
+    }
+    print("\nWindows of an hour that are closed, three of them:\n");
+    for event in run(&["consume", "by-hour"])?.lines().take(3) {
         print(&format!("  {}", json(event)?["value"]));
     }
     print(&next_steps(&nodata, &file));
