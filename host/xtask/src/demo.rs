@@ -32,7 +32,8 @@ pub(crate) fn run() -> Result<(), Failed> {
     let folds = aggregate.display().to_string();
     run(&["topic", "create", "by-hour"])?;
     let compute = "compute=flights=count,miles=sum(distance),longest_delay=max(dep_delay)";
-    let how = ["--aggregate", "flights:by-hour", "--window", "tumbling=1h", "--config", "by=origin", "--config", compute];
+    let how =
+        ["--aggregate", "flights:by-hour", "--window", "tumbling=1h", "--config", "by=origin", "--config", compute];
     run(&[&["add-component", "--file", &folds, "--from", "earliest"], &how[..]].concat())?;
     let sample = root().join(SAMPLE).display().to_string();
     say("==> publishing real flights of January 2013, keyed by carrier; each is acknowledged when it is durable");
