@@ -10,10 +10,7 @@ use crate::deployment::task::{TaskEnd, TaskSettings};
 use crate::limits::{FULL_WAIT, POLL_EVENTS_MAX, RETRY_FIRST, RETRY_MAX, SOURCE_IDLE_MAX, SOURCE_TRIES};
 use bytes::Bytes;
 use nodata_log::{LogError, Name, Offset, StateChange, TaskKey, TaskLease, Transaction};
-use nodata_runtime::{
-    CallError, CallErrorReason, Deployment, Instance, InstanceLimits, InstanceSettings, Output, SourceStatus,
-};
-use std::sync::Arc;
+use nodata_runtime::{CallError, CallErrorReason, Instance, Output, SourceStatus};
 use std::time::Duration;
 
 /// The state table in which a source is remembered.
@@ -165,19 +162,7 @@ impl SourceTask {
     }
 
     async fn start_instance(&mut self) -> Result<Instance, CallError> {
-        let deployment = Deployment {
-            config: self.settings.spec.config.clone(),
-            ports: self.outputs.ports.clone(),
-            log: self.settings.guest_log.clone(),
-            metrics: self.settings.metrics.clone(),
-            limits: InstanceLimits::default(),
-        };
-        let settings = InstanceSettings {
-            role: self.settings.spec.role.of_component(),
-            deployment: Arc::new(deployment),
-            task: self.lease.task,
-            log: self.settings.log.clone(),
-        };
+        let settings = self.settings.instance(self.lease.task, &self.outputs.ports);
         self.settings.program.instantiate(settings).await
     }
 

@@ -27,7 +27,7 @@ use nodata_log::{
 };
 use nodata_runtime::{
     CallError, CallErrorReason, Deployment, GuestLog, GuestMetrics, Input, InputError, Instance, InstanceLimits,
-    InstanceSettings, Output, Program, Rejected,
+    InstanceSettings, Output, Port, Program, Rejected,
 };
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -77,6 +77,25 @@ pub(crate) struct TaskSettings {
     pub(crate) replay: watch::Receiver<Option<Replay>>,
     pub(crate) status: Arc<TaskStatus>,
     pub(crate) stop: CancellationToken,
+}
+
+impl TaskSettings {
+    /// For whom its instances work, and what they are granted.
+    pub(crate) fn instance(&self, task: TaskKey, ports: &Arc<[Port]>) -> InstanceSettings {
+        let deployment = Deployment {
+            config: self.spec.config.clone(),
+            ports: ports.clone(),
+            log: self.guest_log.clone(),
+            metrics: self.metrics.clone(),
+            limits: InstanceLimits::default(),
+        };
+        InstanceSettings {
+            role: self.spec.role.of_component(),
+            deployment: Arc::new(deployment),
+            task,
+            log: self.log.clone(),
+        }
+    }
 }
 
 /// A commit that is on its way.
@@ -437,6 +456,16 @@ impl Task {
         Ok(())
     }
 
+    /// Says that something is tried again, and why.
+    fn is_in_trouble(&self, trouble: &Trouble) {
+        self.settings.status.update(|report| {
+            report.state = TaskState::Retrying;
+            report.attempts = trouble.attempts;
+            report.reason.clone_from(&trouble.reason);
+            report.last_lines.clone_from(&trouble.last_lines);
+        });
+    }
+
     /// Whatever was wrong is over.
     fn is_well(&self) {
         if self.attempts > 0 {
@@ -489,12 +518,7 @@ impl Task {
             self.settings.guest_log.note(self.settings.source.partition, &said);
             // What was done before is told as done while this is tried again.
             self.settle(0).await?;
-            self.settings.status.update(|report| {
-                report.state = TaskState::Retrying;
-                report.attempts = self.attempts;
-                report.reason.clone_from(&trouble.reason);
-                report.last_lines.clone_from(&trouble.last_lines);
-            });
+            self.is_in_trouble(&trouble);
             match blame {
                 Blame::Host => return Err(TaskEnd::Failed(self.failure(trouble))),
                 Blame::Nobody => {}
@@ -622,12 +646,7 @@ impl Task {
             let trouble = Trouble { reason, attempts: self.attempts, last_lines: error.stderr().to_vec() };
             let said = format!("attempt {}: {}", self.attempts, trouble.reason);
             self.settings.guest_log.note(self.settings.source.partition, &said);
-            self.settings.status.update(|report| {
-                report.state = TaskState::Retrying;
-                report.attempts = self.attempts;
-                report.reason.clone_from(&trouble.reason);
-                report.last_lines.clone_from(&trouble.last_lines);
-            });
+            self.is_in_trouble(&trouble);
             match blame {
                 Blame::Later | Blame::Nobody => {
                     self.rest(wait).await;
@@ -678,19 +697,7 @@ impl Task {
     }
 
     async fn start_instance(&mut self) -> Result<Instance, CallError> {
-        let deployment = Deployment {
-            config: self.settings.spec.config.clone(),
-            ports: self.outputs.ports.clone(),
-            log: self.settings.guest_log.clone(),
-            metrics: self.settings.metrics.clone(),
-            limits: InstanceLimits::default(),
-        };
-        let settings = InstanceSettings {
-            role: self.settings.spec.role.of_component(),
-            deployment: Arc::new(deployment),
-            task: self.lease.task,
-            log: self.settings.log.clone(),
-        };
+        let settings = self.settings.instance(self.lease.task, &self.outputs.ports);
         self.settings.program.instantiate(settings).await
     }
 

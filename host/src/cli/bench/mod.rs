@@ -3,6 +3,7 @@
 //! The load comes from this process, the server is a process of its own on a fresh store, and both share the machine. Beside the
 //! figures stand what the disk and what gRPC can do at most, measured in the same run.
 
+mod aggregate; // into groups
 mod consume; // reading, and from end to end
 mod limits; // what the disk and the network can do
 pub(crate) mod null; // a server that throws everything away
@@ -27,6 +28,8 @@ pub(crate) enum BenchCommand {
     Topics(topics::TopicsBench),
     /// Measure events on their way through a component, in and out durable.
     Transform(transform::TransformBench),
+    /// Measure events on their way into groups.
+    Aggregate(aggregate::AggregateBench),
 }
 
 /// What every measurement has in common.
@@ -61,12 +64,14 @@ pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::Consume(args) => args.common.json,
         BenchCommand::Topics(args) => args.common.json,
         BenchCommand::Transform(args) => args.common.json,
+        BenchCommand::Aggregate(args) => args.common.json,
     };
     let done = match command {
         BenchCommand::Publish(args) => publish::run(args).await,
         BenchCommand::Consume(args) => consume::run(args).await,
         BenchCommand::Topics(args) => topics::run(args).await,
         BenchCommand::Transform(args) => transform::run(args).await,
+        BenchCommand::Aggregate(args) => aggregate::run(args).await,
     };
     done.map_err(|error| error.told_as_json(json))
 }

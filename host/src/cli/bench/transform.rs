@@ -35,6 +35,9 @@ pub(crate) struct TransformBench {
     /// Events in a request.
     #[arg(long, default_value_t = 1000, value_name = "N")]
     batch: usize,
+    /// How often it is deployed, one behind the other.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20))]
+    stages: u32,
     #[command(flatten)]
     pub(crate) common: BenchCommon,
 }
@@ -47,7 +50,8 @@ pub(crate) async fn run(args: TransformBench) -> Result<(), CliError> {
     let mut rows: Vec<Rows> = Vec::new();
     for round in 0..args.common.rounds {
         for (at, bytes) in [100, 1024].into_iter().enumerate() {
-            let name = format!("produce, transform, consume, {bytes} B x {}", args.batch);
+            let through = if args.stages == 1 { "transform".to_owned() } else { format!("{} transforms", args.stages) };
+            let name = format!("produce, {through}, consume, {bytes} B x {}", args.batch);
             out.say(&format!("round {} of {}: {name}", round + 1, args.common.rounds));
             let target = Target::start(&args.common.dir)?;
             let figures = measure(&target, &args, component.clone(), bytes).await?;
@@ -76,9 +80,16 @@ async fn measure(
     component: Bytes,
     event_bytes: usize,
 ) -> Result<Figures, CliError> {
+    upload(target, component).await?;
     target.topic("in", args.partitions).await?;
-    target.topic("out", args.partitions).await?;
-    deploy(target, component).await?;
+    let mut input = "in".to_owned();
+    for stage in 1..=args.stages {
+        let output = if stage == args.stages { "out".to_owned() } else { format!("stage-{stage}") };
+        target.topic(&output, args.partitions).await?;
+        let outputs = [(String::new(), output.clone())].into();
+        deploy(target, &format!("bench-{stage}"), Role::Transform(Transform { input, outputs }), &[]).await?;
+        input = output;
+    }
     let reader = target.connect().await?;
     let mut tail =
         reader.tail("out", TailOptions { from: From::Earliest, follow: true, ..TailOptions::default() }).await?;
@@ -117,7 +128,10 @@ async fn measure(
     for publisher in &publishers {
         publisher.flush().await?;
     }
-    wait_until_done(target).await?;
+    // Each waits for those before it.
+    for stage in 1..=args.stages {
+        wait_until_done(target, &format!("bench-{stage}")).await?;
+    }
     let elapsed = begun.elapsed().as_secs_f64();
     let after = (target.usage(), Usage::own());
     consuming.abort();
@@ -133,32 +147,35 @@ async fn measure(
     })
 }
 
-async fn deploy(target: &Target, component: Bytes) -> Result<(), CliError> {
-    let client = target.connect().await?;
+/// Uploads a component under the name `bench`.
+pub(crate) async fn upload(target: &Target, component: Bytes) -> Result<(), CliError> {
     let start = Request::Start(UploadComponentStart { name: "bench".to_owned() });
     let chunks = component.chunks(256 << 10).map(|chunk| Request::Chunk(Bytes::copy_from_slice(chunk)));
     let parts: Vec<UploadComponentRequest> =
         std::iter::once(start).chain(chunks).map(|part| UploadComponentRequest { request: Some(part) }).collect();
-    client.components().upload_component(futures::stream::iter(parts)).await?;
+    target.connect().await?.components().upload_component(futures::stream::iter(parts)).await?;
+    Ok(())
+}
+
+/// Deploys it.
+pub(crate) async fn deploy(target: &Target, name: &str, role: Role, config: &[(&str, &str)]) -> Result<(), CliError> {
     let request = DeployRequest {
-        name: "bench".to_owned(),
+        name: name.to_owned(),
         component: "bench".to_owned(),
-        role: Some(Role::Transform(Transform {
-            input: "in".to_owned(),
-            outputs: [(String::new(), "out".to_owned())].into(),
-        })),
+        role: Some(role),
         from: Some(StartPosition { position: Some(Position::Earliest(Earliest {})) }),
+        config: config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         ..DeployRequest::default()
     };
-    client.deployments().deploy(request).await?;
+    target.connect().await?.deployments().deploy(request).await?;
     Ok(())
 }
 
 /// Waits until every event has been processed and committed.
-async fn wait_until_done(target: &Target) -> Result<(), CliError> {
+pub(crate) async fn wait_until_done(target: &Target, name: &str) -> Result<(), CliError> {
     let client = target.connect().await?;
     loop {
-        let request = DescribeDeploymentRequest { name: "bench".to_owned() };
+        let request = DescribeDeploymentRequest { name: name.to_owned() };
         let described = client.deployments().describe_deployment(request).await?.into_inner();
         let failed = described.tasks.iter().find(|task| !task.reason.is_empty());
         if let Some(task) = failed {
