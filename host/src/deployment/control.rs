@@ -474,9 +474,11 @@ impl Deployments {
                     None => report.state = TaskState::Starting,
                 }
             }
-            // The log knows best how far it has come.
-            let committed = self.parts.log.task_position(TaskKey { owner: spec.owner(), source: tp }).next;
-            report.position = committed.unwrap_or_else(|| spec.start_of(tp.partition));
+            // Of a task that works, position and counts are of one moment. Of another, the log knows best how far it has come.
+            if !is_running || report.state == TaskState::Starting {
+                let committed = self.parts.log.task_position(TaskKey { owner: spec.owner(), source: tp }).next;
+                report.position = committed.unwrap_or_else(|| spec.start_of(tp.partition));
+            }
             let end = match spec.role {
                 // It has done what there is.
                 DeploymentRole::Source => report.position,
