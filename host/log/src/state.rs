@@ -93,8 +93,6 @@ impl State {
         self.topics.insert(topic.id, topic);
     }
 
-    /// Makes one operation true. It was checked when it was sequenced; this cannot fail. Answers with a producer that was
-    /// forgotten to make place for another.
     /// What is wrong with an operation that a log of ours does not have at this place.
     pub(crate) fn contradiction(&self, op: &Op) -> Option<String> {
         let unknown = |tp: &Tp| self.check_partition(*tp).err().map(|error| error.to_string());
@@ -131,6 +129,8 @@ impl State {
         }
     }
 
+    /// Makes one operation true. It was checked when it was sequenced; this cannot fail. Answers with a producer that was
+    /// forgotten to make place for another.
     pub(crate) fn apply(&mut self, op: &Op) -> Option<ProducerId> {
         match op {
             Op::Append { tp, base_offset, batch } => {

@@ -36,6 +36,19 @@ pub struct TaskLease {
     pub next: Option<Offset>,
 }
 
+impl TaskLease {
+    /// What whoever holds it may commit.
+    pub fn transaction(
+        &self,
+        expect: Option<Offset>,
+        next: Offset,
+        appends: Vec<(Tp, Batch)>,
+        state: Vec<StateChange>,
+    ) -> Transaction {
+        Transaction { task: self.task, epoch: self.epoch, expect, next, appends, state }
+    }
+}
+
 /// Everything one call of a component did, as one unit: it becomes durable whole or not at all.
 #[derive(Clone, Debug)]
 pub struct Transaction {

@@ -3,6 +3,7 @@
 //! Three tables: `nodata.groups` has the accumulator of each group by key and start of its window, `nodata.ends` finds windows by
 //! their end, and `nodata.time` is the event time of the partition. They change with the position in the input, in one commit.
 
+use crate::deployment::task::{CallFailure, Done};
 use crate::deployment::windows::{EventTime, Plan, Span, Window};
 use crate::limits::{CLOSE_GROUPS_MAX, GROUP_KEY_BYTES_MAX};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -27,32 +28,6 @@ pub struct Aggregation {
     pub lateness_us: i64,
     /// A partition without events for so long goes on in time by itself.
     pub idle_us: Option<u64>,
-}
-
-/// Why a batch was not folded.
-pub(crate) enum FoldError {
-    Call(CallError),
-    Log(LogError),
-}
-
-impl From<CallError> for FoldError {
-    fn from(error: CallError) -> Self {
-        FoldError::Call(error)
-    }
-}
-
-impl From<LogError> for FoldError {
-    fn from(error: LogError) -> Self {
-        FoldError::Log(error)
-    }
-}
-
-/// What folding a batch gave.
-pub(crate) struct Folded {
-    pub(crate) output: Output,
-    pub(crate) time: EventTime,
-    /// Late events that went nowhere.
-    pub(crate) late: u64,
 }
 
 /// The event time that a task has come to.
@@ -141,7 +116,7 @@ pub(crate) async fn fold(
     (log, task, ports): (&dyn Log, TaskKey, &[Port]),
     instance: &mut Instance,
     input: Input,
-) -> Result<Folded, FoldError> {
+) -> Result<Done, CallFailure> {
     let groups_table = Name::new(GROUPS).map_err(LogError::from)?;
     let own = instance.group(input.clone()).await?;
     let mut refused = Vec::new();
@@ -239,7 +214,7 @@ pub(crate) async fn fold(
         }
         None => plan.late.len() as u64,
     };
-    Ok(Folded { output, time: plan.time, late })
+    Ok(Done { output, time: plan.time, late })
 }
 
 /// Leaves at most one accumulator of each group, as the component puts them together.

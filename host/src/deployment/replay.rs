@@ -9,8 +9,7 @@ use crate::deployment::spec::{DeploymentSpec, Replay};
 use crate::limits::INPUT_BYTES;
 use nodata_log::limits::HEADERS_MAX;
 use nodata_log::{
-    BatchBuilder, Bounds, LogError, Name, Offset, ReadLimits, StoredBatch, TaskKey, Topic, Tp, Transaction,
-    partition_of_key,
+    BatchBuilder, Bounds, LogError, Name, Offset, ReadLimits, StoredBatch, TaskKey, Topic, Tp, partition_of_key,
 };
 use std::collections::BTreeMap;
 
@@ -88,8 +87,7 @@ impl Deployments {
             };
             let (appends, letters) = appends(&target, &chunk.batches, is_new)?;
             let to = chunk.next.min(end);
-            let transaction = Transaction { task, epoch: lease.epoch, expect, next: to, appends, state: Vec::new() };
-            log.commit(transaction)?.await?;
+            log.commit(lease.transaction(expect, to, appends, Vec::new()))?.await?;
             count += letters;
             (next, expect) = (to, Some(to));
         }

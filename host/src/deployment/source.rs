@@ -6,12 +6,11 @@
 use crate::deployment::outputs::Outputs;
 use crate::deployment::spec::{OnPoison, TaskFailure};
 use crate::deployment::status::TaskState;
-use crate::deployment::task::{TaskEnd, TaskSettings};
-use crate::limits::{FULL_WAIT, POLL_EVENTS_MAX, RETRY_FIRST, RETRY_MAX, SOURCE_IDLE_MAX, SOURCE_TRIES};
+use crate::deployment::task::{Committed, TaskEnd, TaskSettings};
+use crate::limits::{POLL_EVENTS_MAX, RETRY_FIRST, RETRY_MAX, SOURCE_IDLE_MAX, SOURCE_TRIES};
 use bytes::Bytes;
-use nodata_log::{LogError, Name, Offset, StateChange, TaskKey, TaskLease, Transaction};
+use nodata_log::{LogError, Name, Offset, StateChange, TaskKey, TaskLease};
 use nodata_runtime::{CallError, CallErrorReason, Instance, Output, SourceStatus};
-use std::time::Duration;
 
 /// The state table in which a source is remembered.
 const TABLE: &str = "nodata.source";
@@ -106,7 +105,7 @@ impl SourceTask {
                     self.is_well();
                     match status {
                         SourceStatus::More => {}
-                        SourceStatus::Idle(wait) => self.rest(wait.min(SOURCE_IDLE_MAX)).await,
+                        SourceStatus::Idle(wait) => self.settings.rest(wait.min(SOURCE_IDLE_MAX)).await,
                         SourceStatus::Finished => return Ok(()),
                     }
                 }
@@ -175,33 +174,11 @@ impl SourceTask {
             state.push(StateChange { table: Name::new(TABLE).map_err(LogError::from)?, entries });
         }
         let next = self.expect.unwrap_or(0) + 1;
-        let transaction = Transaction {
-            task: self.lease.task,
-            epoch: self.lease.epoch,
-            expect: self.expect,
-            next,
-            appends: self.outputs.appends(batches),
-            state,
-        };
-        loop {
-            match self.settings.log.commit(transaction.clone()) {
-                Ok(pending) => {
-                    pending.await?;
-                    break;
-                }
-                Err(error @ LogError::DiskFull) => {
-                    self.settings.status.update(|report| {
-                        report.state = TaskState::Retrying;
-                        report.reason = error.to_string();
-                    });
-                    self.rest(FULL_WAIT).await;
-                    if self.settings.stop.is_cancelled() {
-                        return Err(Stumble::End(TaskEnd::Stopped));
-                    }
-                }
-                Err(error @ LogError::TransactionTooLarge { .. }) => return Err(Stumble::TooLarge(error)),
-                Err(error) => return Err(error.into()),
-            }
+        let transaction = self.lease.transaction(self.expect, next, self.outputs.appends(batches), state);
+        match self.settings.commit(transaction).await.map_err(Stumble::End)? {
+            Committed::InOrder(pending) => drop(pending.await?),
+            Committed::TooLarge(error) => return Err(Stumble::TooLarge(error)),
+            Committed::Stopped => return Err(Stumble::End(TaskEnd::Stopped)),
         }
         self.expect = Some(next);
         self.settings.status.update(|report| {
@@ -243,18 +220,7 @@ impl SourceTask {
             report.last_lines = last_lines;
         });
         let doubled = (attempts - 1).min(16);
-        self.rest((RETRY_FIRST * (1 << doubled)).min(RETRY_MAX)).await;
+        self.settings.rest((RETRY_FIRST * (1 << doubled)).min(RETRY_MAX)).await;
         Ok(())
-    }
-
-    /// Waits, and less long if asked to stop.
-    fn rest(&self, wait: Duration) -> impl Future<Output = ()> + Send + use<> {
-        let stop = self.settings.stop.clone();
-        async move {
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = stop.cancelled() => {}
-            }
-        }
     }
 }

@@ -7,18 +7,17 @@
 //! The next call may begin before the commit of the last one is durable: the log keeps their order, and a commit is refused if
 //! the one before it did not happen. Only a call that changed state is waited for, because the next one must read it.
 
-use crate::deployment::aggregate::{self, Aggregation, FoldError, Folded};
-use crate::deployment::dead_letters::{self, Letter};
+use crate::deployment::aggregate;
+use crate::deployment::dead_letters;
 use crate::deployment::outputs::Outputs;
 use crate::deployment::pace::Pace;
-use crate::deployment::replay::READ;
 use crate::deployment::search::{Search, Verdict};
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, OnPoison, Replay, TaskFailure};
 use crate::deployment::status::{TaskState, TaskStatus};
 use crate::deployment::windows::EventTime;
 use crate::limits::{
-    CLOSE_GROUPS_MAX, COMMITS_IN_FLIGHT, FULL_WAIT, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX,
-    RETRY_FIRST, RETRY_MAX,
+    COMMITS_IN_FLIGHT, FULL_WAIT, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST,
+    RETRY_MAX,
 };
 use futures::FutureExt as _;
 use nodata_log::{
@@ -35,6 +34,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+mod closing; // windows of an aggregate
+mod replaying; // dead letters
+
+use closing::idle;
 
 /// Instances with more memory than this are replaced between two batches: linear memory never shrinks.
 const RECYCLE_MEMORY_BYTES: u64 = 192 << 20;
@@ -80,6 +84,45 @@ pub(crate) struct TaskSettings {
 }
 
 impl TaskSettings {
+    /// Waits, and less long if asked to stop.
+    pub(crate) async fn rest(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// Puts a transaction in order. While the disk is full it waits: the call is done, and nothing of it is lost.
+    pub(crate) async fn commit(&self, transaction: Transaction) -> Result<Committed, TaskEnd> {
+        let mut waited = false;
+        loop {
+            match self.log.commit(transaction.clone()) {
+                Ok(pending) => {
+                    if waited {
+                        self.status.update(|report| {
+                            report.state = TaskState::Running;
+                            report.reason.clear();
+                        });
+                    }
+                    return Ok(Committed::InOrder(pending));
+                }
+                Err(error @ LogError::DiskFull) => {
+                    waited = true;
+                    self.status.update(|report| {
+                        report.state = TaskState::Retrying;
+                        report.reason = error.to_string();
+                    });
+                    self.rest(FULL_WAIT).await;
+                    if self.stop.is_cancelled() {
+                        return Ok(Committed::Stopped);
+                    }
+                }
+                Err(error @ LogError::TransactionTooLarge { .. }) => return Ok(Committed::TooLarge(error)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// For whom its instances work, and what they are granted.
     pub(crate) fn instance(&self, task: TaskKey, ports: &Arc<[Port]>) -> InstanceSettings {
         let deployment = Deployment {
@@ -115,11 +158,11 @@ struct Counts {
 }
 
 /// What a call did with an input, to be committed with the position behind it.
-struct Done {
-    output: Output,
-    /// Of an aggregate: where it is in time then, and how many events were late.
-    time: EventTime,
-    late: u64,
+pub(crate) struct Done {
+    pub(crate) output: Output,
+    /// Of an aggregate: where it is in time then, and how many late events went nowhere.
+    pub(crate) time: EventTime,
+    pub(crate) late: u64,
 }
 
 impl From<Output> for Done {
@@ -154,7 +197,7 @@ enum Advance {
 }
 
 /// What became of a transaction.
-enum Committed {
+pub(crate) enum Committed {
     InOrder(Pending<Appended>),
     TooLarge(LogError),
     /// Asked to stop while waiting for room.
@@ -178,6 +221,8 @@ pub(crate) struct Task {
     attempts: u32,
     /// Events that were put aside since the last one that was processed.
     poison_in_a_row: u32,
+    /// What it has replayed.
+    replayed: Option<Replay>,
     /// Of an aggregate: where it is in time, and since when it has been there.
     time: EventTime,
     time_since: Instant,
@@ -220,6 +265,7 @@ impl Task {
             search: Search::default(),
             attempts: 0,
             poison_in_a_row: 0,
+            replayed: None,
             time: aggregate::event_time(&*settings.log, key)?,
             time_since: Instant::now(),
             ahead: VecDeque::new(),
@@ -259,51 +305,6 @@ impl Task {
                 continue;
             };
             self.one_batch(input).await?;
-        }
-        Ok(())
-    }
-
-    /// Processes the dead letters of this task that it was asked for, each on its own.
-    async fn replay(&mut self) -> Result<(), TaskEnd> {
-        let Some(replay) = *self.settings.replay.borrow_and_update() else { return Ok(()) };
-        let letters = Tp { topic: TopicId(replay.topic), partition: 0 };
-        let mut next = dead_letters::replayed(&*self.settings.log, self.lease.task, letters.topic)?.max(replay.from);
-        while next < replay.until {
-            let chunk = match self.settings.log.bounds(letters) {
-                // They are gone, and nothing is left to replay.
-                Err(_) => return Ok(()),
-                Ok(bounds) => self.settings.log.read(letters, next.max(bounds.earliest), READ).await?,
-            };
-            let to = chunk.next.min(replay.until);
-            for letter in chunk.batches.iter().flat_map(Letter::all) {
-                if !(next..to).contains(&letter.at) || letter.partition() != self.settings.source.partition {
-                    continue;
-                }
-                // Nothing that could be given: it is passed.
-                let Ok(input) = letter.input(&self.input) else { continue };
-                self.attempts = 0;
-                self.one_input(input, Advance::Letter(letters.topic, letter.at + 1)).await?;
-                if self.settings.stop.is_cancelled() {
-                    return Ok(());
-                }
-            }
-            next = to;
-        }
-        // Letters of others at the end would be looked at again after each restart.
-        if dead_letters::replayed(&*self.settings.log, self.lease.task, letters.topic)? < replay.until {
-            let state = vec![dead_letters::replayed_to(letters.topic, replay.until)?];
-            let transaction = Transaction {
-                task: self.lease.task,
-                epoch: self.lease.epoch,
-                expect: self.expect,
-                next: self.position,
-                appends: Vec::new(),
-                state,
-            };
-            if let Committed::InOrder(pending) = self.commit(transaction).await? {
-                pending.await?;
-                self.expect = Some(self.position);
-            }
         }
         Ok(())
     }
@@ -407,7 +408,7 @@ impl Task {
         };
         let changes_state = !output.state.is_empty();
         let transaction = self.transaction(input, next, output, last_lines).await?;
-        let pending = match self.commit(transaction).await? {
+        let pending = match self.settings.commit(transaction).await? {
             Committed::InOrder(pending) => pending,
             Committed::TooLarge(error) => return Ok(Some(error)),
             Committed::Stopped => return Ok(None),
@@ -451,7 +452,7 @@ impl Task {
         if self.poison_in_a_row > POISON_WAIT_AFTER {
             // Whatever is wrong is not one event. It is put right with less damage when this is slow.
             let doubled = (self.poison_in_a_row - POISON_WAIT_AFTER).min(16);
-            self.rest((POISON_WAIT_FIRST * (1 << doubled)).min(POISON_WAIT_MAX)).await;
+            self.settings.rest((POISON_WAIT_FIRST * (1 << doubled)).min(POISON_WAIT_MAX)).await;
         }
         Ok(())
     }
@@ -475,17 +476,6 @@ impl Task {
                 report.reason.clear();
                 report.last_lines.clear();
             });
-        }
-    }
-
-    /// Waits, and less long if asked to stop.
-    fn rest(&self, wait: Duration) -> impl Future<Output = ()> + Send + use<> {
-        let stop = self.settings.stop.clone();
-        async move {
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = stop.cancelled() => {}
-            }
         }
     }
 
@@ -537,7 +527,7 @@ impl Task {
                     continue;
                 }
             }
-            self.rest(wait).await;
+            self.settings.rest(wait).await;
             wait = (wait * 2).min(RETRY_MAX);
             if self.settings.stop.is_cancelled() {
                 return Ok(Processed::Stopped);
@@ -568,8 +558,7 @@ impl Task {
             (DeploymentRole::Sink, _) => instance.deliver(input).await.map(Done::from).map_err(CallFailure::from),
             (DeploymentRole::Aggregate, Some(how)) => {
                 let around = (&*self.settings.log, self.lease.task, &*self.outputs.ports);
-                let folded = aggregate::fold(how, self.time, around, &mut instance, input).await;
-                folded.map(|Folded { output, time, late }| Done { output, time, late }).map_err(CallFailure::from)
+                aggregate::fold(how, self.time, around, &mut instance, input).await
             }
             _ => instance.process(input).await.map(Done::from).map_err(CallFailure::from),
         };
@@ -597,87 +586,12 @@ impl Task {
         self.instance = Some(instance);
     }
 
-    /// Closes the windows that no event can come for any more, each once: its end is committed with what the component makes of it.
-    async fn close_windows(&mut self) -> Result<(), TaskEnd> {
-        let Some(how) = self.settings.spec.aggregation else { return Ok(()) };
-        let mut most = CLOSE_GROUPS_MAX;
-        let mut wait = RETRY_FIRST;
-        let mut hard = 0;
-        while !self.settings.stop.is_cancelled() {
-            let due = aggregate::due(how, self.time, &*self.settings.log, self.lease.task, most)?;
-            let Some((groups, state)) = due else { break };
-            let closed = match self.take_instance().await {
-                Ok(mut instance) => {
-                    let closed = instance.close(&groups).await;
-                    self.keep_instance(instance);
-                    closed.map_err(CallFailure::Call)
-                }
-                Err(failure) => Err(failure),
-            };
-            let (error, blame) = match closed {
-                Ok(mut output) => {
-                    output.state.extend(state);
-                    self.settle(0).await?;
-                    if self.commit_closed(output).await? {
-                        self.is_well();
-                        self.attempts = 0;
-                        hard = 0;
-                        most = CLOSE_GROUPS_MAX;
-                        continue;
-                    }
-                    // Too much at once: fewer next time.
-                    if most > 1 {
-                        most = (groups.keys.len() / 2).max(1);
-                        continue;
-                    }
-                    let reason = "what the component emits for one window is too large".to_owned();
-                    let trouble = Trouble { reason, attempts: self.attempts, last_lines: Vec::new() };
-                    return Err(TaskEnd::Failed(self.failure(trouble)));
-                }
-                Err(CallFailure::Log(error)) => return Err(error.into()),
-                Err(CallFailure::Start(error)) => (error, Blame::Nobody),
-                Err(CallFailure::Call(error)) => {
-                    let blame = Blame::of(&error);
-                    (error, blame)
-                }
-            };
-            self.attempts += 1;
-            let reason = format!("{error} (closing {} windows of `{}`)", groups.keys.len(), self.input);
-            let trouble = Trouble { reason, attempts: self.attempts, last_lines: error.stderr().to_vec() };
-            let said = format!("attempt {}: {}", self.attempts, trouble.reason);
-            self.settings.guest_log.note(self.settings.source.partition, &said);
-            self.is_in_trouble(&trouble);
-            match blame {
-                Blame::Later | Blame::Nobody => {
-                    self.rest(wait).await;
-                    wait = (wait * 2).min(RETRY_MAX);
-                }
-                Blame::Events if hard == 0 || most > 1 => {
-                    self.instance = None;
-                    if hard > 0 {
-                        most = (groups.keys.len() / 2).max(1);
-                    }
-                    hard += 1;
-                }
-                // There is no event to put aside: results would be missing. An operator decides.
-                Blame::Events | Blame::Host => return Err(TaskEnd::Failed(self.failure(trouble))),
-            }
-        }
-        Ok(())
-    }
-
-    /// Commits what came of closing windows; false if it is too much.
-    async fn commit_closed(&mut self, output: Output) -> Result<bool, TaskEnd> {
+    /// Commits what came of something else than the next input; false if it is too much.
+    async fn commit_in_place(&mut self, output: Output) -> Result<bool, TaskEnd> {
         let events_out = output.events;
-        let transaction = Transaction {
-            task: self.lease.task,
-            epoch: self.lease.epoch,
-            expect: self.expect,
-            next: self.position,
-            appends: self.outputs.appends(output.batches),
-            state: output.state,
-        };
-        match self.commit(transaction).await? {
+        let transaction =
+            self.lease.transaction(self.expect, self.position, self.outputs.appends(output.batches), output.state);
+        match self.settings.commit(transaction).await? {
             Committed::InOrder(pending) => {
                 pending.await?;
                 self.expect = Some(self.position);
@@ -687,13 +601,6 @@ impl Task {
             Committed::TooLarge(_) => Ok(false),
             Committed::Stopped => Ok(true),
         }
-    }
-
-    /// Nothing came for a while: the time of the partition goes on by itself.
-    fn pass_time(&mut self) {
-        let passed = i64::try_from(self.time_since.elapsed().as_micros()).unwrap_or(i64::MAX);
-        self.time.latest = self.time.latest.map(|latest| latest.saturating_add(passed));
-        self.time_since = Instant::now();
     }
 
     async fn start_instance(&mut self) -> Result<Instance, CallError> {
@@ -714,45 +621,7 @@ impl Task {
             let dead = dead_letters::append(&*self.settings.log, spec, input, &output.rejected, last_lines).await?;
             appends.push(dead);
         }
-        Ok(Transaction {
-            task: self.lease.task,
-            epoch: self.lease.epoch,
-            expect: self.expect,
-            next,
-            appends,
-            state: output.state,
-        })
-    }
-
-    /// Puts a transaction in order. While the disk is full it waits: the call is done, and nothing of it is lost.
-    async fn commit(&mut self, transaction: Transaction) -> Result<Committed, TaskEnd> {
-        let mut waited = false;
-        loop {
-            match self.settings.log.commit(transaction.clone()) {
-                Ok(pending) => {
-                    if waited {
-                        self.settings.status.update(|report| {
-                            report.state = TaskState::Running;
-                            report.reason.clear();
-                        });
-                    }
-                    return Ok(Committed::InOrder(pending));
-                }
-                Err(error @ LogError::DiskFull) => {
-                    waited = true;
-                    self.settings.status.update(|report| {
-                        report.state = TaskState::Retrying;
-                        report.reason = error.to_string();
-                    });
-                    self.rest(FULL_WAIT).await;
-                    if self.settings.stop.is_cancelled() {
-                        return Ok(Committed::Stopped);
-                    }
-                }
-                Err(error @ LogError::TransactionTooLarge { .. }) => return Ok(Committed::TooLarge(error)),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        Ok(self.lease.transaction(self.expect, next, appends, output.state))
     }
 
     /// Waits until no more than so many commits are on their way, and counts those that are done.
@@ -784,14 +653,6 @@ impl Task {
     }
 }
 
-/// Until an aggregate whose time goes on by itself should look at the clock.
-async fn idle(aggregation: Option<Aggregation>) {
-    match aggregation.and_then(|how| how.idle_us) {
-        Some(idle_us) => tokio::time::sleep(Duration::from_micros(idle_us)).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// What is to be done about a call that failed.
 enum Blame {
     /// The component asks for more time.
@@ -816,7 +677,7 @@ impl Blame {
 }
 
 /// Why a call gave nothing.
-enum CallFailure {
+pub(crate) enum CallFailure {
     Call(CallError),
     /// There was no instance to call.
     Start(CallError),
@@ -826,15 +687,6 @@ enum CallFailure {
 impl From<CallError> for CallFailure {
     fn from(error: CallError) -> Self {
         CallFailure::Call(error)
-    }
-}
-
-impl From<FoldError> for CallFailure {
-    fn from(error: FoldError) -> Self {
-        match error {
-            FoldError::Call(error) => CallFailure::Call(error),
-            FoldError::Log(error) => CallFailure::Log(error),
-        }
     }
 }
 

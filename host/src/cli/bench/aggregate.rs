@@ -5,8 +5,7 @@ use crate::cli::bench::BenchCommon;
 use crate::cli::bench::payload;
 use crate::cli::bench::report::{self, Figures, Rows};
 use crate::cli::bench::target::{Target, Usage};
-use crate::cli::bench::transform::{deploy, upload, wait_until_done};
-use crate::cli::component::read;
+use crate::cli::bench::transform::{component, deploy, upload, wait_until_done};
 use crate::cli::out::Out;
 use bytes::Bytes;
 use clap::Args;
@@ -46,8 +45,7 @@ const BATCH: usize = 1000;
 
 pub(crate) async fn run(args: AggregateBench) -> Result<(), CliError> {
     args.common.check()?;
-    let component = read(&args.file)
-        .map_err(|error| error.hint("`cargo xtask components` builds the examples; name another one with --file"))?;
+    let component = component(&args.file)?;
     let out = Out::new(args.common.json);
     let mut rows: Vec<Rows> = Vec::new();
     for round in 0..args.common.rounds {
@@ -57,10 +55,7 @@ pub(crate) async fn run(args: AggregateBench) -> Result<(), CliError> {
             out.say(&format!("round {} of {}: {name}", round + 1, args.common.rounds));
             let target = Target::start(&args.common.dir)?;
             let figures = measure(&target, &args, component.clone(), (*groups).max(1)).await?;
-            match rows.get_mut(at) {
-                Some(rows) => rows.rounds.push(figures),
-                None => rows.push(Rows { name, rounds: vec![figures] }),
-            }
+            report::add(&mut rows, at, name, figures);
         }
     }
     let json = json!({ "ack": "durable", "cases": report::to_json(&rows) });

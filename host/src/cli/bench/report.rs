@@ -73,6 +73,14 @@ pub(crate) struct Rows {
     pub(crate) rounds: Vec<Figures>,
 }
 
+/// Adds what a round gave to the case at this place, which is new in the first round.
+pub(crate) fn add(rows: &mut Vec<Rows>, at: usize, name: String, figures: Figures) {
+    match rows.get_mut(at) {
+        Some(rows) => rows.rounds.push(figures),
+        None => rows.push(Rows { name, rounds: vec![figures] }),
+    }
+}
+
 impl Rows {
     fn of(&self, field: impl Fn(&Figures) -> Option<f64>) -> Option<Spread> {
         spread(self.rounds.iter().filter_map(field))

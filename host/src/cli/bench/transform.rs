@@ -17,7 +17,7 @@ use nodata_client::proto::{
 };
 use nodata_client::{Batch, From, PublisherOptions, TailOptions};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Measure events on their way through a component.
@@ -44,8 +44,7 @@ pub(crate) struct TransformBench {
 
 pub(crate) async fn run(args: TransformBench) -> Result<(), CliError> {
     args.common.check()?;
-    let component = read(&args.file)
-        .map_err(|error| error.hint("`cargo xtask components` builds the examples; name another one with --file"))?;
+    let component = component(&args.file)?;
     let out = Out::new(args.common.json);
     let mut rows: Vec<Rows> = Vec::new();
     for round in 0..args.common.rounds {
@@ -55,10 +54,7 @@ pub(crate) async fn run(args: TransformBench) -> Result<(), CliError> {
             out.say(&format!("round {} of {}: {name}", round + 1, args.common.rounds));
             let target = Target::start(&args.common.dir)?;
             let figures = measure(&target, &args, component.clone(), bytes).await?;
-            match rows.get_mut(at) {
-                Some(rows) => rows.rounds.push(figures),
-                None => rows.push(Rows { name, rounds: vec![figures] }),
-            }
+            report::add(&mut rows, at, name, figures);
         }
     }
     let json = json!({ "ack": "durable", "cases": report::to_json(&rows) });
@@ -145,6 +141,11 @@ async fn measure(
         written: Some((after.0.written_bytes - before.0.written_bytes) / (events * event_bytes as u64) as f64),
         ..Figures::default()
     })
+}
+
+/// The file of a component.
+pub(crate) fn component(file: &Path) -> Result<Bytes, CliError> {
+    read(file).map_err(|error| error.hint("`cargo xtask components` builds the examples; name another one with --file"))
 }
 
 /// Uploads a component under the name `bench`.

@@ -9,7 +9,7 @@ use crate::host::EmitError;
 use crate::host::native::{Batch, Collector, Installed, Offsets, Sink, World, series};
 use crate::output::Output;
 use crate::sink::SinkInstance;
-use crate::source::{Next, Source, SourceInstance};
+use crate::source::Next;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
@@ -181,13 +181,10 @@ impl Harness {
             columns: &columns,
         };
         let produced = Produced {
-            input: columns.to_events(),
             ports: self.ports.as_ref(),
             remaining_bytes: Cell::new(self.output_bytes_max),
             remaining_events: Cell::new(self.output_events_max),
-            events: RefCell::default(),
-            rejected: RefCell::default(),
-            checkpoint: None,
+            ..Produced::new(columns.to_events())
         };
         let state_before = (self.world.tables.clone(), self.world.state_bytes);
         let result = {
@@ -201,7 +198,7 @@ impl Harness {
             }
             Err(error) => {
                 (self.world.tables, self.world.state_bytes) = state_before;
-                Call { error: Some(error), events: BTreeMap::new(), rejected: Vec::new(), next: None }
+                Call::failed(error)
             }
         };
         self.last = Some(input);
@@ -245,239 +242,20 @@ impl fmt::Debug for Harness {
     }
 }
 
-/// Asks a [`Source`] for events, call by call, and keeps its place, as the host does.
-pub struct SourceHarness<T: Source> {
-    instance: SourceInstance<T>,
-    is_open: bool,
-    position: Option<Vec<u8>>,
-    world: World,
-}
-
-impl<T: Source> SourceHarness<T> {
-    /// For this source, at the beginning.
-    pub fn new() -> Self {
-        Self { instance: SourceInstance::new(), is_open: false, position: None, world: World::default() }
-    }
-
-    /// Sets one entry of the configuration, and has the source opened anew.
-    #[must_use]
-    pub fn config(mut self, key: &str, value: impl Display) -> Self {
-        self.world.config.insert(key.to_owned(), value.to_string());
-        self.is_open = false;
-        self
-    }
-
-    /// Grants a secret.
-    #[must_use]
-    pub fn secret(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.world.secrets.insert(name.to_owned(), value.as_ref().to_vec());
-        self
-    }
-
-    /// Has the source opened at this checkpoint.
-    #[must_use]
-    pub fn at(mut self, position: impl AsRef<[u8]>) -> Self {
-        self.position = Some(position.as_ref().to_vec());
-        self.is_open = false;
-        self
-    }
-
-    /// The checkpoint that was committed last.
-    pub fn position(&self) -> Option<&[u8]> {
-        self.position.as_deref()
-    }
-
-    /// Asks for at most so many events, and commits what comes.
-    #[must_use = "a call may have failed: look at it, or end with `.ok()`"]
-    pub fn poll(&mut self, events_max: u32) -> Call {
-        let produced = Produced {
-            input: Vec::new(),
-            ports: None,
-            remaining_bytes: Cell::new(OUTPUT_BYTES_MAX),
-            remaining_events: Cell::new(OUTPUT_EVENTS_MAX),
-            events: RefCell::default(),
-            rejected: RefCell::default(),
-            checkpoint: Some(RefCell::default()),
-        };
-        let state_before = (self.world.tables.clone(), self.world.state_bytes);
-        let polled = {
-            let _installed = Installed::new(&mut self.world);
-            let opened = if self.is_open { Ok(()) } else { self.instance.open(self.position.as_deref()) };
-            opened.and_then(|()| self.instance.poll(events_max, &Collector(&produced)))
-        };
-        let committed = polled.and_then(|next| {
-            let checkpoint = produced.checkpoint.as_ref().and_then(RefCell::take);
-            if let Some(position) = checkpoint {
-                self.position = Some(position.clone());
-                let _installed = Installed::new(&mut self.world);
-                self.instance.committed(&position)?;
-            }
-            Ok(next)
-        });
-        self.is_open = committed.is_ok();
-        match committed {
-            Ok(next) => Call { error: None, events: produced.events.take(), rejected: Vec::new(), next: Some(next) },
-            Err(error) => {
-                (self.world.tables, self.world.state_bytes) = state_before;
-                Call { error: Some(error), events: BTreeMap::new(), rejected: Vec::new(), next: None }
-            }
-        }
-    }
-}
-
-impl<T: Source> Default for SourceHarness<T> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<T: Source> fmt::Debug for SourceHarness<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SourceHarness").field("position", &self.position).finish_non_exhaustive()
-    }
-}
-
-/// Gives events to an [`Aggregate`](crate::Aggregate), keeps its groups, and closes them, as the host does.
-#[cfg(feature = "json")]
-pub struct AggregateHarness<T: crate::Aggregate> {
-    instance: crate::aggregate::AggregateInstance<T>,
-    groups: BTreeMap<Vec<u8>, Vec<u8>>,
-    world: World,
-    next_offset: u64,
-}
-
-#[cfg(feature = "json")]
-impl<T: crate::Aggregate> AggregateHarness<T> {
-    /// For this aggregate, without groups.
-    pub fn new() -> Self {
-        let instance = crate::aggregate::AggregateInstance::new();
-        Self { instance, groups: BTreeMap::new(), world: World::default(), next_offset: 0 }
-    }
-
-    /// Sets one entry of the configuration.
-    #[must_use]
-    pub fn config(mut self, key: &str, value: impl Display) -> Self {
-        self.world.config.insert(key.to_owned(), value.to_string());
-        self
-    }
-
-    /// Folds these events into their groups, as one batch.
-    #[must_use = "a call may have failed: look at it, or end with `.ok()`"]
-    pub fn call<E: Into<Event>>(&mut self, events: impl IntoIterator<Item = E>) -> Call {
-        let events: Vec<Event> = events.into_iter().map(Into::into).collect();
-        assert!(!events.is_empty(), "a batch is never empty");
-        let offsets: Vec<u64> = (self.next_offset..).take(events.len()).collect();
-        self.next_offset += events.len() as u64;
-        let columns = Columns::from_events(&events);
-        let batch =
-            Batch { topic: "input", partition: 0, attempt: 1, offsets: Offsets::Given(&offsets), columns: &columns };
-        let produced = Produced::new(columns.to_events());
-        let _installed = Installed::new(&mut self.world);
-        let folded = self.instance.keys(batch).and_then(|keys| {
-            let mut found: Vec<Vec<u8>> = Vec::new();
-            let (mut rows, mut of) = (Vec::new(), Vec::new());
-            for row in 0..events.len() {
-                let Some(key) = keys.get(row) else { continue };
-                let at = found.iter().position(|known| known == key).unwrap_or(found.len());
-                if at == found.len() {
-                    found.push(key.to_vec());
-                }
-                rows.push(row as u32);
-                of.push(at as u32);
-            }
-            let accumulators = found.iter().map(|key| self.groups.get(key).map(Vec::as_slice));
-            let groups = crate::aggregate::Groups::of(&found, None, accumulators);
-            let new = self.instance.accumulate(batch, &groups, (&rows, &of), &Collector(&produced))?;
-            Ok((found, new))
-        });
-        match folded {
-            Ok((found, new)) => {
-                for (at, key) in found.into_iter().enumerate() {
-                    match new.get(at) {
-                        Some(bytes) => drop(self.groups.insert(key, bytes.to_vec())),
-                        None => drop(self.groups.remove(&key)),
-                    }
-                }
-                Call { error: None, events: produced.events.take(), rejected: produced.into_rejected(), next: None }
-            }
-            Err(error) => Call { error: Some(error), events: BTreeMap::new(), rejected: Vec::new(), next: None },
-        }
-    }
-
-    /// What a reader is shown of a group; `None`: there is none.
-    pub fn shown(&mut self, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
-        let accumulator = self.groups.get(key.as_ref())?.clone();
-        let groups = crate::aggregate::Groups::of(&[key.as_ref().to_vec()], None, [Some(&accumulator[..])].into_iter());
-        let _installed = Installed::new(&mut self.world);
-        match self.instance.render(&groups) {
-            Ok(rendered) => rendered.get(0).map(<[u8]>::to_vec),
-            Err(error) => panic!("the group cannot be shown: {error:?}"),
-        }
-    }
-
-    /// Adds the groups of another one, whose events came later.
-    pub fn merge(&mut self, other: &Self) {
-        let _installed = Installed::new(&mut self.world);
-        for (key, accumulator) in &other.groups {
-            let merged = match self.groups.get(key) {
-                None => accumulator.clone(),
-                Some(own) => {
-                    let column = |bytes: &[u8]| Columns::from_events(&[Event::new(bytes)]).values;
-                    match self.instance.merge(&column(own), &column(accumulator)) {
-                        Ok(merged) => merged.get(0).unwrap_or_default().to_vec(),
-                        Err(error) => panic!("the groups cannot be merged: {error:?}"),
-                    }
-                }
-            };
-            self.groups.insert(key.clone(), merged);
-        }
-    }
-
-    /// Closes all groups, as those of this window.
-    #[must_use = "a call may have failed: look at it, or end with `.ok()`"]
-    pub fn close(&mut self, window_us: Option<(i64, i64)>) -> Call {
-        let groups = std::mem::take(&mut self.groups);
-        let keys: Vec<Vec<u8>> = groups.keys().cloned().collect();
-        let closed = crate::aggregate::Groups::of(&keys, window_us, groups.values().map(|bytes| Some(&bytes[..])));
-        let produced = Produced::new(Vec::new());
-        let finished = {
-            let _installed = Installed::new(&mut self.world);
-            self.instance.finish(&closed, &Collector(&produced))
-        };
-        match finished {
-            Ok(()) => Call { error: None, events: produced.events.take(), rejected: Vec::new(), next: None },
-            Err(error) => {
-                self.groups = groups;
-                Call { error: Some(error), events: BTreeMap::new(), rejected: Vec::new(), next: None }
-            }
-        }
-    }
-}
-
-#[cfg(feature = "json")]
-impl<T: crate::Aggregate> Default for AggregateHarness<T> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-#[cfg(feature = "json")]
-impl<T: crate::Aggregate> fmt::Debug for AggregateHarness<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AggregateHarness").field("groups", &self.groups.len()).finish_non_exhaustive()
-    }
-}
-
 /// What came of one call.
 #[derive(Clone, Debug)]
 pub struct Call {
-    error: Option<Error>,
-    events: BTreeMap<String, Vec<Event>>,
-    rejected: Vec<Rejected>,
-    next: Option<Next>,
+    pub(super) error: Option<Error>,
+    pub(super) events: BTreeMap<String, Vec<Event>>,
+    pub(super) rejected: Vec<Rejected>,
+    pub(super) next: Option<Next>,
 }
 
 impl Call {
+    pub(super) fn failed(error: Error) -> Self {
+        Self { error: Some(error), events: BTreeMap::new(), rejected: Vec::new(), next: None }
+    }
+
     /// The same call. Panics if it failed.
     pub fn ok(self) -> Self {
         match &self.error {
@@ -529,20 +307,19 @@ pub struct Rejected {
 }
 
 /// What a call produces, checked as the host checks it.
-struct Produced<'a> {
+pub(super) struct Produced<'a> {
     input: Vec<Event>,
     ports: Option<&'a BTreeSet<String>>,
     remaining_bytes: Cell<u64>,
     remaining_events: Cell<u64>,
-    events: RefCell<BTreeMap<String, Vec<Event>>>,
+    pub(super) events: RefCell<BTreeMap<String, Vec<Event>>>,
     rejected: RefCell<BTreeMap<u32, String>>,
     /// Those of a source have a place for it.
-    checkpoint: Option<RefCell<Option<Vec<u8>>>>,
+    pub(super) checkpoint: Option<RefCell<Option<Vec<u8>>>>,
 }
 
 impl Produced<'_> {
-    #[cfg(feature = "json")]
-    fn new(input: Vec<Event>) -> Self {
+    pub(super) fn new(input: Vec<Event>) -> Self {
         Self {
             input,
             ports: None,
@@ -552,6 +329,10 @@ impl Produced<'_> {
             rejected: RefCell::default(),
             checkpoint: None,
         }
+    }
+
+    pub(super) fn of_source() -> Self {
+        Self { checkpoint: Some(RefCell::default()), ..Self::new(Vec::new()) }
     }
 
     fn take(&self, port: &str, events: Vec<Event>) -> Result<(), EmitError> {
@@ -571,7 +352,7 @@ impl Produced<'_> {
         Ok(())
     }
 
-    fn into_rejected(self) -> Vec<Rejected> {
+    pub(super) fn into_rejected(self) -> Vec<Rejected> {
         let mut input = self.input;
         let rejected = self.rejected.into_inner().into_iter();
         rejected.map(|(row, reason)| Rejected { row, reason, event: mem::take(&mut input[row as usize]) }).collect()

@@ -26,14 +26,18 @@
 //!
 //! What it does not do: it has no deadline and no ceiling of memory, and a panic ends the test instead of the call.
 
+#[cfg(feature = "json")]
+mod aggregate; // the host of an aggregate
 mod columns; // events to columns, and back
 mod event; // an event that owns its bytes
 mod harness; // the host, as far as a component can tell
-pub mod native; // as fast as it can be, for benchmarks
+pub mod native;
+mod source; // the host of a source // as fast as it can be, for benchmarks
 
 pub use crate::columns::{BytesColumn, HeadersColumn};
+#[cfg(feature = "json")]
+pub use aggregate::AggregateHarness;
 pub use columns::Columns;
 pub use event::Event;
-#[cfg(feature = "json")]
-pub use harness::AggregateHarness;
-pub use harness::{Call, Harness, Rejected, SourceHarness};
+pub use harness::{Call, Harness, Rejected};
+pub use source::SourceHarness;
