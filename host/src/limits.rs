@@ -71,6 +71,9 @@ pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 /// Ports of a deployment that are wired to topics.
 pub const PORTS_MAX: usize = 64;
 
+/// HTTP grants of a deployment. Each request is compared with them.
+pub const HTTP_GRANTS_MAX: usize = 100;
+
 /// Bytes of input of one call.
 pub const INPUT_BYTES: u64 = 1 << 20;
 

@@ -191,6 +191,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }]),
             log: Arc::new(GuestLog::new(clock.clone())),
             metrics: Arc::default(),
+            http: None,
             limits: InstanceLimits::default(),
         });
         let task = TaskKey { owner: OwnerId(1), source: Tp { topic: TopicId(1), partition: 0 } };

@@ -2,6 +2,7 @@
 
 use crate::guest_log::GuestLog;
 use crate::guest_metrics::GuestMetrics;
+use crate::http::HttpClient;
 use crate::limits::{
     CALL_CPU, CALL_WALL, INSTANCE_MEMORY_BYTES, OUTPUT_BYTES_MAX, OUTPUT_EVENTS_MAX, START_CPU, START_WALL,
     STATE_WRITE_BYTES_MAX,
@@ -21,6 +22,8 @@ pub struct Deployment {
     pub ports: Arc<[Port]>,
     pub log: Arc<GuestLog>,
     pub metrics: Arc<GuestMetrics>,
+    /// Sends its HTTP requests. `None`: it may not send any.
+    pub http: Option<HttpClient>,
     pub limits: InstanceLimits,
 }
 

@@ -4,7 +4,7 @@ use crate::collector::Collector;
 use crate::contract::Role;
 use crate::deployment::{Deployment, InstanceLimits};
 use crate::guest_log::LogSource;
-use crate::imports::wasi::{self, DenyRequests};
+use crate::imports::wasi::{self, Requests};
 use crate::input::InputColumns;
 use crate::limits::{RESOURCES_MAX, TICK_MS};
 use crate::memory::{HostMemory, InstanceMemory};
@@ -36,7 +36,7 @@ pub(crate) struct Guest {
     pub(crate) resources: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    hooks: DenyRequests,
+    hooks: Requests,
 }
 
 impl Guest {
@@ -66,7 +66,7 @@ impl Guest {
             state: StateTables::new(state, limits.state_write_bytes),
             wasi: wasi::context(stdout, stderr.clone(), clock.clone()),
             http: wasi::http_context(),
-            hooks: DenyRequests::new(deployment.log.clone(), partition),
+            hooks: Requests::new(deployment.http.clone(), deployment.log.clone(), partition),
             stderr,
             resources,
             deployment,

@@ -26,6 +26,7 @@ mod state; // tables, as one call sees them
 
 // What goes on beside it.
 mod engine; // wasmtime, and the thread that ticks
+mod http; // requests of components to the outside
 mod guest_log; // what components print
 mod guest_metrics; // what they count
 mod memory; // how much they have
@@ -41,6 +42,7 @@ pub use deployment::{Deployment, InstanceLimits};
 pub use digest::{Digest, DigestError};
 pub use guest_log::{GuestLog, LogLine, LogSource};
 pub use guest_metrics::{GuestMetrics, MetricSeries, MetricValue, MetricsSnapshot};
+pub use crate::http::{HttpClient, HttpGrant, HttpGrantError};
 pub use input::{Input, InputError};
 pub use instance::{Groups, Instance, SourceStatus};
 pub use output::{Emitted, Output, Port, Rejected};

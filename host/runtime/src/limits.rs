@@ -100,6 +100,33 @@ pub const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of the header fields of one HTTP message.
 pub const HTTP_FIELDS_BYTES_MAX: usize = 16 << 10;
 
+/// Header fields of one HTTP answer.
+pub const HTTP_FIELDS_MAX: usize = 100;
+
+/// Bytes of the body of one HTTP answer. Larger ones are asked for in parts.
+pub const HTTP_RESPONSE_BYTES_MAX: u64 = 64 << 20;
+
+/// HTTP requests of a deployment at once, over all of its tasks. One more waits.
+pub const HTTP_REQUESTS_MAX: usize = 64;
+
+/// Until a name is resolved, and until there is a connection, each.
+pub const HTTP_CONNECT: Duration = Duration::from_secs(10);
+
+/// Until an answer begins, and between two parts of it, unless the component says otherwise. A call has an end of its own.
+pub const HTTP_WAIT: Duration = Duration::from_secs(30);
+
+/// Addresses of one name that are tried.
+pub const HTTP_ADDRESSES_MAX: usize = 4;
+
+/// How long a connection without requests is kept.
+pub const HTTP_IDLE: Duration = Duration::from_secs(30);
+
+/// Connections without requests that are kept for one origin.
+pub const HTTP_CONNECTIONS_KEPT: usize = 16;
+
+/// Names that are resolved at once, for all deployments: each takes a thread.
+pub const HTTP_NAMES_AT_ONCE: usize = 16;
+
 /// How much guests give way to the threads of the log and the network (`nice`). A little: a busy guest must not be what a
 /// publisher waits for, and must not starve either.
 pub const GUEST_NICE: i32 = 2;

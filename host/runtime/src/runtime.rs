@@ -8,6 +8,7 @@ use crate::deployment::{Deployment, InstanceLimits};
 use crate::digest::Digest;
 use crate::guest_log::GuestLog;
 use crate::guest_metrics::GuestMetrics;
+use crate::http::{HttpClient, HttpGrant, HttpMachine};
 use crate::inspect::inspect;
 use crate::instance::Instance;
 use crate::limits::HOST_MEMORY_BYTES;
@@ -86,6 +87,7 @@ struct Shared {
     /// What is loaded and in use, so that every task of a deployment shares the same code.
     loaded: Mutex<HashMap<Digest, Weak<ProgramInner>>>,
     threads: GuestThreads,
+    http: Arc<HttpMachine>,
 }
 
 /// Looks at a component without a host: everything that can be checked before it is compiled.
@@ -111,6 +113,7 @@ impl Runtime {
         let cache = Cache::open(&cache_dir, machine.stream.fingerprint)
             .map_err(|source| StartError::Cache { dir: cache_dir, source })?;
         let threads = GuestThreads::start(guest_threads).map_err(StartError::Threads)?;
+        let http = Arc::new(HttpMachine::start().map_err(StartError::Threads)?);
         let shared = Shared {
             machine: Arc::new(machine),
             cache,
@@ -118,6 +121,7 @@ impl Runtime {
             compiling: Semaphore::new(1),
             loaded: Mutex::default(),
             threads,
+            http,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -201,6 +205,7 @@ impl Runtime {
             ports: Arc::new([]),
             log: Arc::new(GuestLog::new(self.shared.machine.clock.clone())),
             metrics: Arc::new(GuestMetrics::default()),
+            http: None,
             limits: InstanceLimits::default(),
         });
         for role in program.roles() {
@@ -220,6 +225,11 @@ impl Runtime {
     pub async fn forget(&self, digest: Digest) -> Result<(), AcceptError> {
         let shared = self.shared.clone();
         blocking(move || shared.cache.forget(digest).map_err(AcceptError::Cache)).await
+    }
+
+    /// What sends the HTTP requests of a deployment; `None` if it may not send any.
+    pub fn http_client(&self, grants: &[HttpGrant]) -> Option<HttpClient> {
+        (!grants.is_empty()).then(|| HttpClient::new(self.shared.http.clone(), grants.to_vec()))
     }
 
     /// Runs a future on the guest threads: the place for everything that calls an [`Instance`].

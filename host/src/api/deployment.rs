@@ -57,6 +57,7 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
             DeploymentRole::Source => Role::Source(wire::Source { outputs: spec.outputs.clone() }),
         }),
         config: spec.config.clone(),
+        allow_http: spec.allow_http.clone(),
         created_timestamp_us: spec.created_us,
         state: state(view).into(),
         lag: view.tasks.iter().map(TaskView::lag).sum(),
@@ -199,6 +200,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
         role,
         start,
         config: request.config,
+        allow_http: request.allow_http,
         on_error: request.on_error.map(policy_from_wire).transpose()?.unwrap_or_default(),
     })
 }

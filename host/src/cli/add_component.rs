@@ -13,6 +13,7 @@ use nodata_client::proto::{
     Aggregate, DeployRequest, Deployment, ErrorPolicy, OnPoison, SessionWindow, Sink, SlidingWindow, Source,
     StartPosition, Transform, TumblingWindow,
 };
+use nodata_runtime::HttpGrant;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -37,6 +38,10 @@ pub(crate) struct AddComponentArgs {
     /// What the component can read as its configuration. Can be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     config: Vec<(String, String)>,
+    /// Let it send HTTP requests there: `[METHODS] ORIGIN [in NETWORKS]`, such as `https://api.example.com`, or `POST
+    /// http://clickhouse.internal:8123 in 10.0.0.0/8` for a name in a network that is not the internet. Can be given several times.
+    #[arg(long, value_name = "GRANT", value_parser = grant)]
+    allow_http: Vec<String>,
     /// What to do when the component fails: how often a call is tried again that asks for it, and what becomes of an event that it
     /// cannot process (dead-letter, skip or pause).
     #[arg(long, default_value = "retry=forever,then=dead-letter", value_name = "POLICY", value_parser = policy)]
@@ -106,6 +111,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Told here, before anything is uploaded.
+fn grant(text: &str) -> Result<String, String> {
+    text.parse().map(|grant: HttpGrant| grant.to_string()).map_err(|error| error.to_string())
+}
+
 fn position(text: &str) -> Result<Position, String> {
     match text {
         "earliest" => Ok(Position::Earliest(Earliest {})),
@@ -172,6 +182,7 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
         role: Some(role),
         from: Some(StartPosition { position: Some(args.from) }),
         config,
+        allow_http: args.allow_http,
         on_error: Some(args.on_error),
     };
     let deployed = client.deployments().deploy(request).await?.into_inner();

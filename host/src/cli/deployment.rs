@@ -155,6 +155,7 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         format!("created    {}", time(deployment.created_timestamp_us)),
     ];
     lines.extend(deployment.config.iter().map(|(key, value)| format!("config     {key} = {value}")));
+    lines.extend(deployment.allow_http.iter().map(|grant| format!("http       {grant}")));
     lines.push(String::new());
     let row = |task: &Task| {
         vec![
@@ -285,6 +286,7 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         "digest": deployment.digest,
         role: wiring,
         "config": deployment.config,
+        "allow_http": deployment.allow_http,
         "on_error": policy_text(&deployment.on_error.unwrap_or_default()),
         "created": time(deployment.created_timestamp_us),
     })

@@ -7,13 +7,13 @@ use crate::deployment::spec::{
 };
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
 use crate::deployment::windows::Window;
-use crate::limits::{CONFIG_BYTES_MAX, OVERLAP_MAX, PORTS_MAX};
+use crate::limits::{CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX};
 use crate::registry::{ComponentEntry, Registry, RegistryError};
 use nodata_log::{
     Bounds, Clock, ErrorKind, Expect, Log, LogError, MetadataStore, Name, NameError, Offset, TaskKey, TimestampUs,
     Topic, Tp,
 };
-use nodata_runtime::{GuestLog, GuestMetrics, MetricSeries, Runtime};
+use nodata_runtime::{GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Runtime};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
@@ -44,6 +44,8 @@ pub enum DeploymentError {
     Render { reason: String },
     #[error("a source writes to a topic, and none was given")]
     NoOutput,
+    #[error(transparent)]
+    HttpGrant(#[from] HttpGrantError),
     #[error("the deployment would read what it writes: topic `{topic}` is its input and behind port \"{port}\"")]
     Loop { topic: String, port: String },
     #[error(
@@ -73,6 +75,7 @@ impl DeploymentError {
             DeploymentError::Role { .. }
             | DeploymentError::TooMuch { .. }
             | DeploymentError::NoOutput
+            | DeploymentError::HttpGrant(_)
             | DeploymentError::Window { .. }
             | DeploymentError::NotAnAggregate { .. }
             | DeploymentError::Render { .. }
@@ -98,6 +101,7 @@ impl DeploymentError {
             DeploymentError::NotAnAggregate { .. } => "NO_AGGREGATE",
             DeploymentError::Render { .. } => "RENDER",
             DeploymentError::NoOutput => "NO_OUTPUT",
+            DeploymentError::HttpGrant(_) => "HTTP_GRANT",
             DeploymentError::Loop { .. } => "LOOP",
             DeploymentError::Start { .. } => "OUT_OF_RANGE",
             DeploymentError::Registry(error) => error.reason(),
@@ -139,6 +143,8 @@ pub struct DeployRequest {
     pub role: DeployedAs,
     pub start: StartAt,
     pub config: BTreeMap<String, String>,
+    /// HTTP requests that it may send, each as [`HttpGrant`] is written.
+    pub allow_http: Vec<String>,
     pub on_error: ErrorPolicy,
 }
 
@@ -193,6 +199,7 @@ pub(crate) struct Live {
     pub(crate) owner: u64,
     pub(crate) guest_log: Arc<GuestLog>,
     pub(crate) metrics: Arc<GuestMetrics>,
+    pub(crate) http: Option<HttpClient>,
     pub(crate) replay: watch::Sender<Option<Replay>>,
     pub(crate) tasks: BTreeMap<u32, LiveTask>,
 }
@@ -224,6 +231,11 @@ fn check_aggregation(how: Aggregation) -> Result<Aggregation, DeploymentError> {
     Ok(how)
 }
 
+/// Each in the one way it is written.
+fn http_grants(texts: &[String]) -> Result<Vec<String>, HttpGrantError> {
+    texts.iter().map(|text| text.parse().map(|grant: HttpGrant| grant.to_string())).collect()
+}
+
 impl Deployments {
     pub(crate) fn new(parts: DeploymentsParts) -> Self {
         Self { parts, live: Arc::default(), moved: watch::Sender::new(0), replaying: Arc::default() }
@@ -239,7 +251,7 @@ impl Deployments {
 
     /// Makes a deployment. Where it begins is decided here.
     pub async fn deploy(&self, request: DeployRequest) -> Result<DeploymentView, DeploymentError> {
-        let DeployRequest { name, component, digest, role, start, config, on_error } = request;
+        let DeployRequest { name, component, digest, role, start, config, allow_http, on_error } = request;
         let aggregation = match &role {
             DeployedAs::Aggregate { how, .. } => Some(check_aggregation(*how)?),
             _ => None,
@@ -255,13 +267,16 @@ impl Deployments {
         };
         let name = DeploymentSpec::check_name(&name)?;
         let config_bytes = config.iter().map(|(key, value)| key.len() + value.len()).sum();
-        for (what, count, max) in
-            [("bytes of configuration", config_bytes, CONFIG_BYTES_MAX), ("ports", outputs.len(), PORTS_MAX)]
-        {
+        for (what, count, max) in [
+            ("bytes of configuration", config_bytes, CONFIG_BYTES_MAX),
+            ("ports", outputs.len(), PORTS_MAX),
+            ("HTTP grants", allow_http.len(), HTTP_GRANTS_MAX),
+        ] {
             if count > max {
                 return Err(DeploymentError::TooMuch { what, count, max });
             }
         }
+        let allow_http = http_grants(&allow_http)?;
         let topic = self.parts.log.topic(&Name::new(&input)?)?;
         for (port, output) in &outputs {
             let output = self.parts.log.topic(&Name::new(output)?)?;
@@ -288,6 +303,7 @@ impl Deployments {
             input_id: topic.id.0,
             outputs,
             config,
+            allow_http,
             on_error,
             created_us: self.parts.clock.now_us(),
             paused: false,

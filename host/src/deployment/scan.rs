@@ -123,6 +123,8 @@ impl Deployments {
             ports: Arc::new([]),
             log,
             metrics,
+            // What is only looked at causes nothing elsewhere.
+            http: None,
             limits: InstanceLimits::default(),
         };
         let source = nodata_log::Tp { topic: spec.input_id(), partition: 0 };

@@ -3,7 +3,7 @@
 use crate::deployment::aggregate::Aggregation;
 use crate::limits::DEPLOYMENT_NAME_BYTES_MAX;
 use nodata_log::{LogError, MetaEntry, Name, Offset, OwnerId, TimestampUs, Topic, TopicId, Tp};
-use nodata_runtime::Role;
+use nodata_runtime::{HttpGrant, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -82,6 +82,9 @@ pub struct DeploymentSpec {
     /// Topics by port.
     pub outputs: BTreeMap<String, String>,
     pub config: BTreeMap<String, String>,
+    /// HTTP requests that it may send.
+    #[serde(default)]
+    pub allow_http: Vec<String>,
     /// Earlier versions knew only the pause, and what they deployed goes on as they would.
     #[serde(default = "pause")]
     pub on_error: ErrorPolicy,
@@ -109,6 +112,11 @@ impl DeploymentSpec {
     pub(crate) fn sources(&self, input: &Topic) -> impl Iterator<Item = Tp> + use<> {
         let count = if self.role == DeploymentRole::Source { 1 } else { input.config.partitions };
         input.partitions().take(count as usize).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The HTTP requests that it may send. They were checked when it was deployed.
+    pub(crate) fn http_grants(&self) -> Vec<HttpGrant> {
+        self.allow_http.iter().filter_map(|grant| grant.parse().ok()).collect()
     }
 
     /// Where the rejected events go.

@@ -104,6 +104,7 @@ impl Supervisor {
             owner: spec.owner,
             guest_log,
             metrics: Arc::new(GuestMetrics::default()),
+            http: self.deployments.parts.runtime.http_client(&spec.http_grants()),
             replay: watch::Sender::new(spec.replay),
             tasks: Default::default(),
         };
@@ -152,7 +153,7 @@ impl Supervisor {
         let status = Arc::new(TaskStatus::default());
         let mut live = self.deployments.live();
         let Some(known) = live.get_mut(&spec.name) else { return };
-        let (guest_log, metrics) = (known.guest_log.clone(), known.metrics.clone());
+        let (guest_log, metrics, http) = (known.guest_log.clone(), known.metrics.clone(), known.http.clone());
         let replay = known.replay.subscribe();
         known.tasks.insert(source.partition, LiveTask { status: status.clone(), is_running: true });
         drop(live);
@@ -174,6 +175,7 @@ impl Supervisor {
                 program,
                 guest_log: guest_log.clone(),
                 metrics,
+                http,
                 replay,
                 status: status.clone(),
                 stop: stop.clone(),

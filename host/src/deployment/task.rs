@@ -25,7 +25,7 @@ use nodata_log::{
     Transaction,
 };
 use nodata_runtime::{
-    CallError, CallErrorReason, Deployment, GuestLog, GuestMetrics, Input, InputError, Instance, InstanceLimits,
+    CallError, CallErrorReason, Deployment, GuestLog, GuestMetrics, HttpClient, Input, InputError, Instance, InstanceLimits,
     InstanceSettings, Output, Port, Program, Rejected,
 };
 use std::collections::VecDeque;
@@ -77,6 +77,7 @@ pub(crate) struct TaskSettings {
     pub(crate) program: Program,
     pub(crate) guest_log: Arc<GuestLog>,
     pub(crate) metrics: Arc<GuestMetrics>,
+    pub(crate) http: Option<HttpClient>,
     /// The dead letters that it should process again.
     pub(crate) replay: watch::Receiver<Option<Replay>>,
     pub(crate) status: Arc<TaskStatus>,
@@ -130,6 +131,7 @@ impl TaskSettings {
             ports: ports.clone(),
             log: self.guest_log.clone(),
             metrics: self.metrics.clone(),
+            http: self.http.clone(),
             limits: InstanceLimits::default(),
         };
         InstanceSettings {

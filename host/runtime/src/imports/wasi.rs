@@ -2,10 +2,11 @@
 //!
 //! Toolchains import files and sockets whether a component uses them or not, so refusing those imports would refuse most
 //! components. They find an empty world instead: no files, no addresses, no names, no environment. The clock and chance
-//! are there; what is printed goes to the log of the deployment.
+//! are there; what is printed goes to the log of the deployment. HTTP requests go where the deployment may send some.
 
 use crate::guest::Guest;
 use crate::guest_log::GuestLog;
+use crate::http::HttpClient;
 use crate::limits::{HTTP_FIELDS_BYTES_MAX, RANDOM_BYTES_MAX};
 use crate::stdio::GuestStream;
 use nodata_log::Clock;
@@ -54,35 +55,56 @@ impl HostWallClock for WallClock {
     }
 }
 
-/// Answers every outgoing request with "denied".
-pub(crate) struct DenyRequests {
+/// Requests of one instance that it was told are denied. It is not told about more: one that asks again and again does not fill the log.
+const DENIALS_TOLD: u32 = 10;
+
+/// Sends the requests that the deployment is granted, and answers the others with "denied".
+pub(crate) struct Requests {
+    client: Option<HttpClient>,
     log: Arc<GuestLog>,
     partition: u32,
-    told: bool,
+    told: u32,
 }
 
-impl DenyRequests {
-    pub(crate) fn new(log: Arc<GuestLog>, partition: u32) -> Self {
-        Self { log, partition, told: false }
+impl Requests {
+    pub(crate) fn new(client: Option<HttpClient>, log: Arc<GuestLog>, partition: u32) -> Self {
+        Self { client, log, partition, told: 0 }
+    }
+
+    fn tell(&mut self, text: &str) {
+        if self.told < DENIALS_TOLD {
+            self.log.note(self.partition, text);
+        }
+        self.told = self.told.saturating_add(1);
     }
 }
 
-type Answer = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+type Done = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Answer = (http::Response<WasiBody>, Done);
 
-impl WasiHttpHooks for DenyRequests {
+impl WasiHttpHooks for Requests {
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
+        options: Option<RequestOptions>,
+        _done: Done,
     ) -> Box<dyn Future<Output = wasmtime_wasi_http::Result<Answer>> + Send> {
-        // Once for each instance: a component that asks again and again does not fill the log.
-        if !std::mem::replace(&mut self.told, true) {
-            let uri = request.uri();
-            let host = uri.host().unwrap_or("an unnamed host");
-            let text = format!("denied: an HTTP request to {host}; this deployment is not granted any");
-            self.log.note(self.partition, &text);
+        let checked = match &self.client {
+            Some(client) => client.check(&request).map(|()| client.clone()).map_err(|refused| refused.to_string()),
+            None => {
+                let host = request.uri().host().unwrap_or("an unnamed host");
+                Err(format!("denied: an HTTP request to {host}; this deployment is not granted any"))
+            }
+        };
+        match checked {
+            Ok(client) => Box::new(async move {
+                let answer = client.send(request, options.unwrap_or_default()).await?;
+                Ok((answer, Box::new(std::future::ready(Ok(()))) as Done))
+            }),
+            Err(why) => {
+                self.tell(&why);
+                Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
+            }
         }
-        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
     }
 }

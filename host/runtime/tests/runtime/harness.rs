@@ -7,7 +7,7 @@ use nodata_log::{
     Transaction, ValueType,
 };
 use nodata_runtime::{
-    CallError, Compiler, Deployment, GuestLog, GuestMetrics, Input, Instance, InstanceLimits, InstanceSettings, Output,
+    CallError, Compiler, Deployment, GuestLog, GuestMetrics, HttpGrant, Input, Instance, InstanceLimits, InstanceSettings, Output,
     Port, Runtime, RuntimeOptions,
 };
 use std::collections::BTreeMap;
@@ -53,6 +53,7 @@ pub(crate) struct Setup {
     guest: &'static str,
     config: BTreeMap<String, String>,
     ports: Vec<Port>,
+    http: Vec<HttpGrant>,
     pub(crate) limits: InstanceLimits,
     pub(crate) log: Arc<ModelLog>,
     pub(crate) runtime: Runtime,
@@ -63,6 +64,7 @@ pub(crate) fn setup(guest: &'static str) -> Setup {
         guest,
         config: BTreeMap::new(),
         ports: vec![Port { name: String::new(), partitions: 1, event_bytes_max: 16 << 20, values: ValueType::Bytes }],
+        http: Vec::new(),
         limits: InstanceLimits::default(),
         log: Arc::new(ModelLog::new(Arc::new(Still))),
         runtime: runtime().clone(),
@@ -88,6 +90,11 @@ impl Setup {
         self
     }
 
+    pub(crate) fn allow_http(mut self, grant: &str) -> Self {
+        self.http.push(grant.parse().unwrap());
+        self
+    }
+
     pub(crate) fn limits(mut self, change: impl FnOnce(&mut InstanceLimits)) -> Self {
         change(&mut self.limits);
         self
@@ -101,6 +108,7 @@ impl Setup {
             ports: self.ports.into(),
             log: Arc::new(GuestLog::new(Arc::new(Still))),
             metrics: Arc::default(),
+            http: self.runtime.http_client(&self.http),
             limits: self.limits,
         });
         let settings = InstanceSettings {

@@ -206,6 +206,7 @@ async fn a_start_without_end_is_ended() {
         ports: Arc::new([]),
         log: Arc::new(GuestLog::new(Arc::new(Still))),
         metrics: Arc::default(),
+        http: None,
         limits: InstanceLimits { start_cpu: Duration::from_millis(20), ..InstanceLimits::default() },
     });
     let settings = InstanceSettings {

@@ -1,0 +1,256 @@
+//! A request on its way.
+
+use crate::http::connect::{Connect, ConnectError};
+use crate::http::grants::{HttpGrant, Target};
+use crate::limits::{
+    HTTP_CONNECTIONS_KEPT, HTTP_CONNECT, HTTP_FIELDS_BYTES_MAX, HTTP_FIELDS_MAX, HTTP_IDLE, HTTP_NAMES_AT_ONCE,
+    HTTP_REQUESTS_MAX, HTTP_RESPONSE_BYTES_MAX, HTTP_WAIT,
+};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+use tokio_util::task::AbortOnDropHandle;
+use wasmtime_wasi_http::{Error as WasiError, RequestOptions, WasiBody};
+
+/// What all clients share: a thread for what they send and receive, and the authorities that certificates are checked with.
+pub(crate) struct HttpMachine {
+    handle: Handle,
+    /// `None` when it was stopped.
+    runtime: Mutex<Option<Runtime>>,
+    /// Read when somebody needs them.
+    tls: OnceLock<Arc<ClientConfig>>,
+}
+
+impl HttpMachine {
+    pub(crate) fn start() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(HTTP_NAMES_AT_ONCE)
+            .thread_name("nodata-http")
+            .enable_all()
+            .build()?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Mutex::new(Some(runtime)), tls: OnceLock::new() })
+    }
+
+    fn tls(&self) -> Arc<ClientConfig> {
+        let config = || {
+            let mut roots = RootCertStore::empty();
+            let found = rustls_native_certs::load_native_certs();
+            let (_, unusable) = roots.add_parsable_certificates(found.certs);
+            if roots.is_empty() {
+                tracing::info!(unusable, errors = ?found.errors, "this machine has no certificate authorities; using those that are built in");
+                roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            }
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let builder = ClientConfig::builder_with_provider(provider);
+            // The versions are those that the provider has.
+            let builder = builder.with_safe_default_protocol_versions();
+            builder.map(|builder| Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+        };
+        self.tls.get_or_init(|| config().unwrap_or_else(|error| unreachable!("{error}"))).clone()
+    }
+}
+
+impl Drop for HttpMachine {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Sends the requests of a deployment, to where it may send some. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct HttpClient {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    machine: Arc<HttpMachine>,
+    grants: Arc<[HttpGrant]>,
+    client: Client<HttpsConnector<Connect>, WasiBody>,
+    /// Requests at once.
+    room: Arc<Semaphore>,
+}
+
+/// A request that is not granted, in words for whoever deployed the component.
+#[derive(Debug, Error)]
+#[error("denied: {method} {to}; {granted}")]
+pub(crate) struct Refused {
+    method: Method,
+    to: String,
+    granted: String,
+}
+
+impl HttpClient {
+    pub(crate) fn new(machine: Arc<HttpMachine>, grants: Vec<HttpGrant>) -> Self {
+        let grants: Arc<[HttpGrant]> = grants.into();
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config((*machine.tls()).clone())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(Connect { grants: grants.clone() });
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(HTTP_IDLE)
+            .pool_max_idle_per_host(HTTP_CONNECTIONS_KEPT)
+            .http1_max_headers(HTTP_FIELDS_MAX)
+            .http1_max_buf_size(HTTP_FIELDS_BYTES_MAX)
+            .build(connector);
+        let room = Arc::new(Semaphore::new(HTTP_REQUESTS_MAX));
+        Self { inner: Arc::new(Inner { machine, grants, client, room }) }
+    }
+
+    /// Whether this may be sent.
+    pub(crate) fn check(&self, request: &Request<WasiBody>) -> Result<(), Refused> {
+        let target = Target::of(request.uri());
+        let method = request.method();
+        let grants = &self.inner.grants;
+        if target.as_ref().is_some_and(|target| grants.iter().any(|grant| grant.covers(method, target))) {
+            return Ok(());
+        }
+        let granted = match grants.iter().map(HttpGrant::to_string).collect::<Vec<_>>() {
+            none if none.is_empty() => "this deployment is not granted any HTTP requests".to_owned(),
+            some => format!("this deployment is granted {}", some.join("; ")),
+        };
+        let to = target.map_or_else(|| "no address".to_owned(), |target| target.to_string());
+        Err(Refused { method: method.clone(), to, granted })
+    }
+
+    /// Sends what was checked.
+    pub(crate) async fn send(
+        self,
+        request: Request<WasiBody>,
+        options: RequestOptions,
+    ) -> Result<Response<WasiBody>, WasiError> {
+        let Inner { machine, client, room, .. } = &*self.inner;
+        let Ok(permit) = room.clone().acquire_owned().await else { return Err(WasiError::ConnectionLimitReached) };
+        let wait = options.first_byte_timeout.unwrap_or(HTTP_WAIT) + options.connect_timeout.unwrap_or(HTTP_CONNECT);
+        let answer = client.request(request);
+        // The connection lives where it was made, on the thread that may wait for it.
+        let answer = AbortOnDropHandle::new(machine.handle.spawn(async move { answer.await }));
+        let answer = match tokio::time::timeout(wait, answer).await {
+            Ok(Ok(answer)) => answer.map_err(|error| explain(&error))?,
+            Ok(Err(_)) => return Err(WasiError::ConnectionTerminated),
+            Err(_) => return Err(WasiError::HttpResponseTimeout),
+        };
+        let idle_for = options.between_bytes_timeout.unwrap_or(HTTP_WAIT);
+        Ok(answer.map(|incoming| {
+            let idle = Box::pin(tokio::time::sleep(idle_for));
+            let left = HTTP_RESPONSE_BYTES_MAX;
+            ResponseBody { incoming, left, idle, idle_for, _permit: permit }.boxed_unsync()
+        }))
+    }
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient").field("grants", &self.inner.grants).finish()
+    }
+}
+
+/// What is told to a component about a request without an answer.
+fn explain(error: &hyper_util::client::legacy::Error) -> WasiError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<ConnectError>() {
+            return match error {
+                ConnectError::Forbidden(_) => WasiError::DestinationIpProhibited,
+                ConnectError::Resolve(error) => {
+                    WasiError::DnsError { rcode: Some(error.to_string()), info_code: None }
+                }
+                ConnectError::TimedOut => WasiError::ConnectionTimeout,
+                ConnectError::Refused(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    WasiError::ConnectionRefused
+                }
+                ConnectError::Refused(_) => WasiError::DestinationUnavailable,
+                ConnectError::Invalid => WasiError::HttpRequestUriInvalid,
+            };
+        }
+        if let Some(error) = error.downcast_ref::<hyper::Error>() {
+            return explain_hyper(error);
+        }
+        // rustls hides behind an error of input and output.
+        let tls = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(error) = tls.and_then(|error| error.downcast_ref::<rustls::Error>()) {
+            return match error {
+                rustls::Error::InvalidCertificate(_) => WasiError::TlsCertificateError,
+                rustls::Error::AlertReceived(alert) => {
+                    WasiError::TlsAlertReceived { alert_id: Some(u8::from(*alert)), alert_message: Some(format!("{alert:?}")) }
+                }
+                _ => WasiError::TlsProtocolError,
+            };
+        }
+        cause = error.source();
+    }
+    WasiError::ConnectionTerminated
+}
+
+fn explain_hyper(error: &hyper::Error) -> WasiError {
+    if error.is_parse_too_large() {
+        WasiError::HttpResponseHeaderSectionSize(Some(HTTP_FIELDS_BYTES_MAX as u32))
+    } else if error.is_parse() {
+        WasiError::HttpProtocolError
+    } else {
+        WasiError::ConnectionTerminated
+    }
+}
+
+/// The body of an answer: of a bounded size, and it does not stand still for ever.
+struct ResponseBody {
+    incoming: Incoming,
+    left: u64,
+    idle: Pin<Box<Sleep>>,
+    idle_for: Duration,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = WasiError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WasiError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            ready!(self.idle.as_mut().poll(cx));
+            return Poll::Ready(Some(Err(WasiError::ConnectionReadTimeout)));
+        };
+        let idle_for = self.idle_for;
+        self.idle.as_mut().reset(tokio::time::Instant::now() + idle_for);
+        Poll::Ready(frame.map(|frame| {
+            let frame = frame.map_err(|error| match explain_hyper(&error) {
+                WasiError::ConnectionTerminated => WasiError::HttpResponseIncomplete,
+                other => other,
+            })?;
+            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match self.left.checked_sub(bytes) {
+                Some(left) => self.left = left,
+                None => return Err(WasiError::HttpResponseBodySize(Some(HTTP_RESPONSE_BYTES_MAX))),
+            }
+            Ok(frame)
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
