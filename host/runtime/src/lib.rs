@@ -26,14 +26,15 @@ mod state; // tables, as one call sees them
 
 // What goes on beside it.
 mod engine; // wasmtime, and the thread that ticks
-mod http; // requests of components to the outside
 mod guest_log; // what components print
 mod guest_metrics; // what they count
+mod http; // requests of components to the outside
 mod memory; // how much they have
 mod runtime; // the component host of a server
 mod stdio; // lines for the log
 mod threads; // where guests run
 
+pub use crate::http::{HttpClient, HttpGrant, HttpGrantError};
 pub use accept::{AcceptError, ComponentInfo};
 pub use call_error::{CallError, CallErrorReason};
 pub use compile::{CompileError, CompileLimits, Compiler, child_main};
@@ -42,7 +43,6 @@ pub use deployment::{Deployment, InstanceLimits};
 pub use digest::{Digest, DigestError};
 pub use guest_log::{GuestLog, LogLine, LogSource};
 pub use guest_metrics::{GuestMetrics, MetricSeries, MetricValue, MetricsSnapshot};
-pub use crate::http::{HttpClient, HttpGrant, HttpGrantError};
 pub use input::{Input, InputError};
 pub use instance::{Groups, Instance, SourceStatus};
 pub use output::{Emitted, Output, Port, Rejected};

@@ -25,8 +25,8 @@ use nodata_log::{
     Transaction,
 };
 use nodata_runtime::{
-    CallError, CallErrorReason, Deployment, GuestLog, GuestMetrics, HttpClient, Input, InputError, Instance, InstanceLimits,
-    InstanceSettings, Output, Port, Program, Rejected,
+    CallError, CallErrorReason, Deployment, GuestLog, GuestMetrics, HttpClient, Input, InputError, Instance,
+    InstanceLimits, InstanceSettings, Output, Port, Program, Rejected,
 };
 use std::collections::VecDeque;
 use std::ops::Range;

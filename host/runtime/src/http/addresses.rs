@@ -69,7 +69,15 @@ mod tests {
 
     #[test]
     fn what_is_the_internet_and_what_is_not() {
-        let public = ["1.1.1.1", "8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"];
+        let public = [
+            "1.1.1.1",
+            "8.8.8.8",
+            "172.32.0.1",
+            "100.128.0.1",
+            "2606:4700::1111",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+        ];
         for address in public {
             assert!(is_public(address.parse().unwrap()), "{address}");
         }

@@ -3,14 +3,13 @@
 use crate::http::connect::{Connect, ConnectError};
 use crate::http::grants::{HttpGrant, Target};
 use crate::limits::{
-    HTTP_CONNECTIONS_KEPT, HTTP_CONNECT, HTTP_FIELDS_BYTES_MAX, HTTP_FIELDS_MAX, HTTP_IDLE, HTTP_NAMES_AT_ONCE,
+    HTTP_CONNECT, HTTP_CONNECTIONS_KEPT, HTTP_FIELDS_BYTES_MAX, HTTP_FIELDS_MAX, HTTP_IDLE, HTTP_NAMES_AT_ONCE,
     HTTP_REQUESTS_MAX, HTTP_RESPONSE_BYTES_MAX, HTTP_WAIT,
 };
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -119,8 +118,9 @@ impl HttpClient {
 
     /// Whether this may be sent.
     pub(crate) fn check(&self, request: &Request<WasiBody>) -> Result<(), Refused> {
-        let target = Target::of(request.uri());
         let method = request.method();
+        // A tunnel would lead to where nobody looks.
+        let target = Target::of(request.uri()).filter(|_| *method != Method::CONNECT);
         let grants = &self.inner.grants;
         if target.as_ref().is_some_and(|target| grants.iter().any(|grant| grant.covers(method, target))) {
             return Ok(());
@@ -129,7 +129,7 @@ impl HttpClient {
             none if none.is_empty() => "this deployment is not granted any HTTP requests".to_owned(),
             some => format!("this deployment is granted {}", some.join("; ")),
         };
-        let to = target.map_or_else(|| "no address".to_owned(), |target| target.to_string());
+        let to = Target::of(request.uri()).map_or_else(|| "no address".to_owned(), |target| target.to_string());
         Err(Refused { method: method.clone(), to, granted })
     }
 
@@ -172,9 +172,7 @@ fn explain(error: &hyper_util::client::legacy::Error) -> WasiError {
         if let Some(error) = error.downcast_ref::<ConnectError>() {
             return match error {
                 ConnectError::Forbidden(_) => WasiError::DestinationIpProhibited,
-                ConnectError::Resolve(error) => {
-                    WasiError::DnsError { rcode: Some(error.to_string()), info_code: None }
-                }
+                ConnectError::Resolve(error) => WasiError::DnsError { rcode: Some(error.to_string()), info_code: None },
                 ConnectError::TimedOut => WasiError::ConnectionTimeout,
                 ConnectError::Refused(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     WasiError::ConnectionRefused
@@ -186,14 +184,18 @@ fn explain(error: &hyper_util::client::legacy::Error) -> WasiError {
         if let Some(error) = error.downcast_ref::<hyper::Error>() {
             return explain_hyper(error);
         }
-        // rustls hides behind an error of input and output.
-        let tls = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(error) = tls.and_then(|error| error.downcast_ref::<rustls::Error>()) {
+        // rustls hides behind errors of input and output, which do not name what is in them as their source.
+        if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            cause = Some(inner);
+            continue;
+        }
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return match error {
                 rustls::Error::InvalidCertificate(_) => WasiError::TlsCertificateError,
-                rustls::Error::AlertReceived(alert) => {
-                    WasiError::TlsAlertReceived { alert_id: Some(u8::from(*alert)), alert_message: Some(format!("{alert:?}")) }
-                }
+                rustls::Error::AlertReceived(alert) => WasiError::TlsAlertReceived {
+                    alert_id: Some(u8::from(*alert)),
+                    alert_message: Some(format!("{alert:?}")),
+                },
                 _ => WasiError::TlsProtocolError,
             };
         }
@@ -213,15 +215,15 @@ fn explain_hyper(error: &hyper::Error) -> WasiError {
 }
 
 /// The body of an answer: of a bounded size, and it does not stand still for ever.
-struct ResponseBody {
-    incoming: Incoming,
+struct ResponseBody<B> {
+    incoming: B,
     left: u64,
     idle: Pin<Box<Sleep>>,
     idle_for: Duration,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Body for ResponseBody {
+impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Body for ResponseBody<B> {
     type Data = Bytes;
     type Error = WasiError;
 
@@ -252,5 +254,45 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bodies of so many bytes in each part, without end.
+    struct Endless(usize);
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = hyper::Error;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+            match self.0 {
+                0 => Poll::Pending,
+                bytes => Poll::Ready(Some(Ok(Frame::data(vec![0; bytes].into())))),
+            }
+        }
+    }
+
+    async fn last_of(incoming: Endless, left: u64) -> (u64, WasiError) {
+        let idle_for = Duration::from_millis(1);
+        let idle = Box::pin(tokio::time::sleep(idle_for));
+        let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let mut body = ResponseBody { incoming, left, idle, idle_for, _permit: permit };
+        let mut bytes = 0;
+        loop {
+            match body.frame().await.unwrap() {
+                Ok(frame) => bytes += frame.into_data().unwrap().len() as u64,
+                Err(error) => return (bytes, error),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_without_end_has_one_and_so_has_one_that_stands_still() {
+        assert!(matches!(last_of(Endless(7), 20).await, (14, WasiError::HttpResponseBodySize(_))));
+        assert!(matches!(last_of(Endless(0), 20).await, (0, WasiError::ConnectionReadTimeout)));
     }
 }

@@ -43,7 +43,9 @@ enum Host {
 
 /// Why a text is no grant.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("`{text}` is no HTTP grant: {why}; write `[METHODS] ORIGIN [in NETWORKS]`, such as `POST https://api.example.com`")]
+#[error(
+    "`{text}` is no HTTP grant: {why}; write `[METHODS] ORIGIN [in NETWORKS]`, such as `POST https://api.example.com`"
+)]
 pub struct HttpGrantError {
     text: String,
     why: String,

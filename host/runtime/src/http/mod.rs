@@ -10,5 +10,5 @@ mod connect; // from a name to a connection
 mod grants; // who may be asked
 
 pub use client::HttpClient;
-pub(crate) use client::{HttpMachine, Refused};
+pub(crate) use client::HttpMachine;
 pub use grants::{HttpGrant, HttpGrantError};

@@ -55,27 +55,27 @@ impl HostWallClock for WallClock {
     }
 }
 
-/// Requests of one instance that it was told are denied. It is not told about more: one that asks again and again does not fill the log.
-const DENIALS_TOLD: u32 = 10;
+/// Different requests of one instance that its log says were denied: one that asks again and again does not fill the log.
+const DENIALS_TOLD: usize = 10;
 
 /// Sends the requests that the deployment is granted, and answers the others with "denied".
 pub(crate) struct Requests {
     client: Option<HttpClient>,
     log: Arc<GuestLog>,
     partition: u32,
-    told: u32,
+    told: Vec<String>,
 }
 
 impl Requests {
     pub(crate) fn new(client: Option<HttpClient>, log: Arc<GuestLog>, partition: u32) -> Self {
-        Self { client, log, partition, told: 0 }
+        Self { client, log, partition, told: Vec::new() }
     }
 
-    fn tell(&mut self, text: &str) {
-        if self.told < DENIALS_TOLD {
-            self.log.note(self.partition, text);
+    fn tell(&mut self, text: String) {
+        if self.told.len() < DENIALS_TOLD && !self.told.contains(&text) {
+            self.log.note(self.partition, &text);
+            self.told.push(text);
         }
-        self.told = self.told.saturating_add(1);
     }
 }
 
@@ -102,7 +102,7 @@ impl WasiHttpHooks for Requests {
                 Ok((answer, Box::new(std::future::ready(Ok(()))) as Done))
             }),
             Err(why) => {
-                self.tell(&why);
+                self.tell(why);
                 Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
             }
         }

@@ -7,8 +7,8 @@ use nodata_log::{
     Transaction, ValueType,
 };
 use nodata_runtime::{
-    CallError, Compiler, Deployment, GuestLog, GuestMetrics, HttpGrant, Input, Instance, InstanceLimits, InstanceSettings, Output,
-    Port, Runtime, RuntimeOptions,
+    CallError, Compiler, Deployment, GuestLog, GuestMetrics, HttpGrant, Input, Instance, InstanceLimits,
+    InstanceSettings, Output, Port, Runtime, RuntimeOptions,
 };
 use std::collections::BTreeMap;
 use std::fs;

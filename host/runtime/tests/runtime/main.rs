@@ -8,6 +8,7 @@ mod calls; // errors that a component returns, and instances that go on
 mod columns; // events there and back
 mod emits; // what is taken and what is refused
 mod grants; // configuration, metrics, logs, and everything that is not granted
+mod http; // requests to receivers that behave in every way
 mod limits; // guests that take too much
 mod loading; // compiling and keeping what was compiled
 mod tables; // state

@@ -7,6 +7,8 @@ mod component; // a component that keeps something
 pub mod config; // what the deployment says
 mod error; // what can go wrong
 mod events; // what a call is given
+#[cfg(feature = "http")]
+pub mod http; // requests to the outside
 pub mod metrics; // numbers about the work
 mod output; // what a call produces
 mod sink; // a component that delivers

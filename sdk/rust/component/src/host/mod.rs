@@ -3,11 +3,15 @@
 
 #[cfg(target_family = "wasm")]
 mod guest;
+#[cfg(all(target_family = "wasm", feature = "http"))]
+pub(crate) mod http;
 #[cfg(not(target_family = "wasm"))]
 pub(crate) mod native;
 
 #[cfg(target_family = "wasm")]
 pub(crate) use guest::{Batch, Collector, Fetched, Table, config, metrics};
+#[cfg(all(not(target_family = "wasm"), feature = "http"))]
+pub(crate) use native::http;
 #[cfg(not(target_family = "wasm"))]
 pub(crate) use native::{Batch, Collector, Fetched, Table, config, metrics};
 

@@ -134,6 +134,8 @@ pub(crate) struct World {
     /// Bytes of keys and values that all tables hold.
     pub(crate) state_bytes: usize,
     pub(crate) state_bytes_max: Option<usize>,
+    #[cfg(feature = "http")]
+    pub(crate) http: Option<http::Receiver>,
 }
 
 /// The name and the attributes of a metric.
@@ -178,6 +180,40 @@ pub(crate) mod config {
 
     pub(crate) fn secret(name: &str) -> Option<Vec<u8>> {
         WORLD.with_borrow(|world| world.secrets.get(name).cloned())
+    }
+}
+
+#[cfg(feature = "http")]
+pub(crate) mod http {
+    use super::WORLD;
+    use crate::error::Result;
+    use crate::http::{Failure, Request, Response};
+    use std::fmt;
+
+    /// Who answers the requests of a test.
+    pub(crate) struct Receiver(pub(crate) Box<Answer>);
+
+    type Answer = dyn FnMut(&Request) -> Result<Response>;
+
+    impl fmt::Debug for Receiver {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Receiver")
+        }
+    }
+
+    pub(crate) fn send(request: Request) -> Result<Response, Failure> {
+        crate::http::Url::of(request.url())?;
+        // Taken out while it answers: what it does is its own business.
+        let receiver = WORLD.with_borrow_mut(|world| world.http.take());
+        let Some(mut receiver) = receiver else {
+            return Err(Failure::permanent("denied: this test allows no requests; see `http` of its harness"));
+        };
+        let answer = (receiver.0)(&request);
+        WORLD.with_borrow_mut(|world| world.http = Some(receiver));
+        answer.map_err(|error| match error.is_transient() {
+            true => Failure::transient(error.message()),
+            false => Failure::permanent(error.message()),
+        })
     }
 }
 

@@ -104,6 +104,17 @@ impl Harness {
         self
     }
 
+    /// Answers the requests that the component sends; without it, all are denied. An error is one of the connection.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn http(
+        mut self,
+        answer: impl FnMut(&crate::http::Request) -> Result<crate::http::Response> + 'static,
+    ) -> Self {
+        self.world.http = Some(crate::host::native::http::Receiver(Box::new(answer)));
+        self
+    }
+
     /// Names the topic that the events are from. It is `input` otherwise.
     #[must_use]
     pub fn topic(mut self, topic: &str) -> Self {

@@ -1,6 +1,8 @@
 //! The host of a source.
 
 use super::harness::{Call, Produced};
+#[cfg(feature = "http")]
+use crate::error::Result;
 use crate::host::native::{Collector, Installed, World};
 use crate::source::{Source, SourceInstance};
 use std::cell::RefCell;
@@ -32,6 +34,17 @@ impl<T: Source> SourceHarness<T> {
     #[must_use]
     pub fn secret(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.world.secrets.insert(name.to_owned(), value.as_ref().to_vec());
+        self
+    }
+
+    /// Answers the requests that the component sends; without it, all are denied. An error is one of the connection.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn http(
+        mut self,
+        answer: impl FnMut(&crate::http::Request) -> Result<crate::http::Response> + 'static,
+    ) -> Self {
+        self.world.http = Some(crate::host::native::http::Receiver(Box::new(answer)));
         self
     }
 
