@@ -144,7 +144,7 @@ impl HttpClient {
         let wait = options.first_byte_timeout.unwrap_or(HTTP_WAIT) + options.connect_timeout.unwrap_or(HTTP_CONNECT);
         let answer = client.request(request);
         // The connection lives where it was made, on the thread that may wait for it.
-        let answer = AbortOnDropHandle::new(machine.handle.spawn(async move { answer.await }));
+        let answer = AbortOnDropHandle::new(machine.handle.spawn(answer));
         let answer = match tokio::time::timeout(wait, answer).await {
             Ok(Ok(answer)) => answer.map_err(|error| explain(&error))?,
             Ok(Err(_)) => return Err(WasiError::ConnectionTerminated),
