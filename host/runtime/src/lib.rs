@@ -7,6 +7,7 @@ mod digest; // the name of a component
 mod input; // what a call is given
 pub mod limits; // every bound, with its reason
 mod output; // what a call gives back
+mod secret; // a value that is for one component
 
 // The way of an upload.
 mod accept; // what must be true of it
@@ -48,3 +49,4 @@ pub use instance::{Groups, Instance, SourceStatus};
 pub use output::{Emitted, Output, Port, Rejected};
 pub use program::{InstanceSettings, Program};
 pub use runtime::{Runtime, RuntimeOptions, StartError, inspect_component};
+pub use secret::Secret;

@@ -202,6 +202,7 @@ impl Runtime {
     async fn try_out(&self, program: &Program) -> Result<(), AcceptError> {
         let deployment = Arc::new(Deployment {
             config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             ports: Arc::new([]),
             log: Arc::new(GuestLog::new(self.shared.machine.clock.clone())),
             metrics: Arc::new(GuestMetrics::default()),

@@ -29,6 +29,7 @@ impl From<DeploymentError> for Refusal {
         match error {
             DeploymentError::Log(error) => error.into(),
             DeploymentError::Registry(error) => error.into(),
+            DeploymentError::Secret(error) => error.into(),
             error => {
                 let refusal = Refusal::new(error.kind(), error.reason(), error.to_string());
                 match error {
@@ -57,6 +58,7 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
             DeploymentRole::Source => Role::Source(wire::Source { outputs: spec.outputs.clone() }),
         }),
         config: spec.config.clone(),
+        secrets: spec.secrets.clone(),
         allow_http: spec.allow_http.clone(),
         created_timestamp_us: spec.created_us,
         state: state(view).into(),
@@ -200,6 +202,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
         role,
         start,
         config: request.config,
+        secrets: request.secrets,
         allow_http: request.allow_http,
         on_error: request.on_error.map(policy_from_wire).transpose()?.unwrap_or_default(),
     })

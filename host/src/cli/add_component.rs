@@ -38,6 +38,9 @@ pub(crate) struct AddComponentArgs {
     /// What the component can read as its configuration. Can be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     config: Vec<(String, String)>,
+    /// Let it read a secret, `NAME`, or `NAME=SECRET` where the component has another name for it. Can be given several times.
+    #[arg(long, value_name = "NAME[=SECRET]", value_parser = secret)]
+    secret: Vec<(String, String)>,
     /// Let it send HTTP requests there: `[METHODS] ORIGIN [in NETWORKS]`, such as `https://api.example.com`, or `POST
     /// http://clickhouse.internal:8123 in 10.0.0.0/8` for a name in a network that is not the internet. Can be given several times.
     #[arg(long, value_name = "GRANT", value_parser = grant)]
@@ -111,6 +114,10 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn secret(text: &str) -> Result<(String, String), String> {
+    if text.contains('=') { pair(text) } else { Ok((text.to_owned(), text.to_owned())) }
+}
+
 /// Told here, before anything is uploaded.
 fn grant(text: &str) -> Result<String, String> {
     text.parse().map(|grant: HttpGrant| grant.to_string()).map_err(|error| error.to_string())
@@ -168,6 +175,7 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     let name = name_of(&args.file, args.name.clone())?;
     let role = wiring(&args)?;
     let config = collect("--config", args.config)?;
+    let secrets = collect("--secret", args.secret)?;
     let file = read(&args.file)?;
     let client = args.common.connect().await?;
     // Wrong topics are told before anything is compiled.
@@ -182,6 +190,7 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
         role: Some(role),
         from: Some(StartPosition { position: Some(args.from) }),
         config,
+        secrets,
         allow_http: args.allow_http,
         on_error: Some(args.on_error),
     };

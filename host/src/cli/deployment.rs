@@ -155,6 +155,10 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         format!("created    {}", time(deployment.created_timestamp_us)),
     ];
     lines.extend(deployment.config.iter().map(|(key, value)| format!("config     {key} = {value}")));
+    lines.extend(deployment.secrets.iter().map(|(inside, name)| match inside == name {
+        true => format!("secret     {name}"),
+        false => format!("secret     {inside} = secret {name}"),
+    }));
     lines.extend(deployment.allow_http.iter().map(|grant| format!("http       {grant}")));
     lines.push(String::new());
     let row = |task: &Task| {
@@ -286,6 +290,7 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         "digest": deployment.digest,
         role: wiring,
         "config": deployment.config,
+        "secrets": deployment.secrets,
         "allow_http": deployment.allow_http,
         "on_error": policy_text(&deployment.on_error.unwrap_or_default()),
         "created": time(deployment.created_timestamp_us),

@@ -7,8 +7,9 @@ use crate::deployment::spec::{
 };
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
 use crate::deployment::windows::Window;
-use crate::limits::{CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX};
+use crate::limits::{CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX, SECRETS_GRANTED_MAX};
 use crate::registry::{ComponentEntry, Registry, RegistryError};
+use crate::secrets::{SecretError, Secrets};
 use nodata_log::{
     Bounds, Clock, ErrorKind, Expect, Log, LogError, MetadataStore, Name, NameError, Offset, TaskKey, TimestampUs,
     Topic, Tp,
@@ -46,6 +47,8 @@ pub enum DeploymentError {
     NoOutput,
     #[error(transparent)]
     HttpGrant(#[from] HttpGrantError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error("the deployment would read what it writes: topic `{topic}` is its input and behind port \"{port}\"")]
     Loop { topic: String, port: String },
     #[error(
@@ -83,6 +86,7 @@ impl DeploymentError {
             | DeploymentError::Letter { .. }
             | DeploymentError::Start { .. } => ErrorKind::Invalid,
             DeploymentError::Registry(error) => error.kind(),
+            DeploymentError::Secret(error) => error.kind(),
             DeploymentError::Log(error) => error.kind(),
         }
     }
@@ -105,6 +109,7 @@ impl DeploymentError {
             DeploymentError::Loop { .. } => "LOOP",
             DeploymentError::Start { .. } => "OUT_OF_RANGE",
             DeploymentError::Registry(error) => error.reason(),
+            DeploymentError::Secret(error) => error.reason(),
             DeploymentError::Log(error) => error.reason(),
         }
     }
@@ -143,6 +148,8 @@ pub struct DeployRequest {
     pub role: DeployedAs,
     pub start: StartAt,
     pub config: BTreeMap<String, String>,
+    /// Secrets that it may read: what its component calls them, and their names here.
+    pub secrets: BTreeMap<String, String>,
     /// HTTP requests that it may send, each as [`HttpGrant`] is written.
     pub allow_http: Vec<String>,
     pub on_error: ErrorPolicy,
@@ -177,6 +184,7 @@ pub struct DeploymentsParts {
     pub log: Arc<dyn Log>,
     pub meta: Arc<dyn MetadataStore>,
     pub registry: Registry,
+    pub secrets: Secrets,
     pub runtime: Runtime,
     pub clock: Arc<dyn Clock>,
     /// Numbers that are used once: they name the positions and the state of a deployment.
@@ -251,7 +259,7 @@ impl Deployments {
 
     /// Makes a deployment. Where it begins is decided here.
     pub async fn deploy(&self, request: DeployRequest) -> Result<DeploymentView, DeploymentError> {
-        let DeployRequest { name, component, digest, role, start, config, allow_http, on_error } = request;
+        let DeployRequest { name, component, digest, role, start, config, secrets, allow_http, on_error } = request;
         let aggregation = match &role {
             DeployedAs::Aggregate { how, .. } => Some(check_aggregation(*how)?),
             _ => None,
@@ -271,12 +279,16 @@ impl Deployments {
             ("bytes of configuration", config_bytes, CONFIG_BYTES_MAX),
             ("ports", outputs.len(), PORTS_MAX),
             ("HTTP grants", allow_http.len(), HTTP_GRANTS_MAX),
+            ("secrets", secrets.len(), SECRETS_GRANTED_MAX),
         ] {
             if count > max {
                 return Err(DeploymentError::TooMuch { what, count, max });
             }
         }
         let allow_http = http_grants(&allow_http)?;
+        for secret in secrets.values() {
+            self.parts.secrets.check(&Name::new(secret)?)?;
+        }
         let topic = self.parts.log.topic(&Name::new(&input)?)?;
         for (port, output) in &outputs {
             let output = self.parts.log.topic(&Name::new(output)?)?;
@@ -303,6 +315,7 @@ impl Deployments {
             input_id: topic.id.0,
             outputs,
             config,
+            secrets,
             allow_http,
             on_error,
             created_us: self.parts.clock.now_us(),

@@ -120,6 +120,7 @@ impl Deployments {
         let Some((log, metrics)) = known else { return Err(DeploymentError::Unknown { name: spec.name.clone() }) };
         let deployment = Deployment {
             config: spec.config.clone(),
+            secrets: BTreeMap::new(),
             ports: Arc::new([]),
             log,
             metrics,

@@ -136,6 +136,9 @@ impl SourceTask {
             self.outputs = outputs;
             self.instance = None;
         }
+        if self.settings.secrets.have_moved() {
+            self.instance = None;
+        }
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
             None => {

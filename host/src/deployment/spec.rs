@@ -82,6 +82,9 @@ pub struct DeploymentSpec {
     /// Topics by port.
     pub outputs: BTreeMap<String, String>,
     pub config: BTreeMap<String, String>,
+    /// Secrets that it may read: what its component calls them, and their names here.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
     /// HTTP requests that it may send.
     #[serde(default)]
     pub allow_http: Vec<String>,

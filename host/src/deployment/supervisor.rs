@@ -6,6 +6,7 @@ use crate::deployment::spec::{DeploymentRole, DeploymentSpec, TaskFailure, failu
 use crate::deployment::status::TaskStatus;
 use crate::deployment::task::{Task, TaskEnd, TaskSettings};
 use crate::limits::RESTART_WAIT;
+use crate::secrets::GrantedSecrets;
 use nodata_log::{Change, Expect, LogError, Offset, Tp};
 use nodata_runtime::{Digest, GuestLog, GuestMetrics};
 use std::collections::HashMap;
@@ -176,6 +177,7 @@ impl Supervisor {
                 guest_log: guest_log.clone(),
                 metrics,
                 http,
+                secrets: GrantedSecrets::new(parts.secrets.clone(), spec.secrets.clone()),
                 replay,
                 status: status.clone(),
                 stop: stop.clone(),

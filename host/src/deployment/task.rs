@@ -19,6 +19,7 @@ use crate::limits::{
     COMMITS_IN_FLIGHT, FULL_WAIT, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST,
     RETRY_MAX,
 };
+use crate::secrets::GrantedSecrets;
 use futures::FutureExt as _;
 use nodata_log::{
     Appended, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StoredBatch, TaskKey, TaskLease, TopicId, Tp,
@@ -78,6 +79,7 @@ pub(crate) struct TaskSettings {
     pub(crate) guest_log: Arc<GuestLog>,
     pub(crate) metrics: Arc<GuestMetrics>,
     pub(crate) http: Option<HttpClient>,
+    pub(crate) secrets: GrantedSecrets,
     /// The dead letters that it should process again.
     pub(crate) replay: watch::Receiver<Option<Replay>>,
     pub(crate) status: Arc<TaskStatus>,
@@ -128,6 +130,7 @@ impl TaskSettings {
     pub(crate) fn instance(&self, task: TaskKey, ports: &Arc<[Port]>) -> InstanceSettings {
         let deployment = Deployment {
             config: self.spec.config.clone(),
+            secrets: self.secrets.read(),
             ports: ports.clone(),
             log: self.guest_log.clone(),
             metrics: self.metrics.clone(),
@@ -574,6 +577,9 @@ impl Task {
         if outputs != self.outputs {
             // A topic has more partitions or another bound now, and an instance keeps the ports it was started with.
             self.outputs = outputs;
+            self.instance = None;
+        }
+        if self.settings.secrets.have_moved() {
             self.instance = None;
         }
         match self.instance.take() {

@@ -19,6 +19,7 @@ mod poison;
 mod publish;
 mod repair;
 mod roles;
+mod secrets; // who is given them, and who may send what
 mod stop;
 mod tail;
 mod topics;

@@ -8,7 +8,7 @@ use nodata_log::{
 };
 use nodata_runtime::{
     CallError, Compiler, Deployment, GuestLog, GuestMetrics, HttpGrant, Input, Instance, InstanceLimits,
-    InstanceSettings, Output, Port, Runtime, RuntimeOptions,
+    InstanceSettings, Output, Port, Runtime, RuntimeOptions, Secret,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,6 +52,7 @@ pub(crate) fn runtime() -> &'static Runtime {
 pub(crate) struct Setup {
     guest: &'static str,
     config: BTreeMap<String, String>,
+    secrets: BTreeMap<String, Secret>,
     ports: Vec<Port>,
     http: Vec<HttpGrant>,
     pub(crate) limits: InstanceLimits,
@@ -63,6 +64,7 @@ pub(crate) fn setup(guest: &'static str) -> Setup {
     Setup {
         guest,
         config: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         ports: vec![Port { name: String::new(), partitions: 1, event_bytes_max: 16 << 20, values: ValueType::Bytes }],
         http: Vec::new(),
         limits: InstanceLimits::default(),
@@ -76,6 +78,11 @@ pub(crate) const TASK: TaskKey = TaskKey { owner: OwnerId(1), source: Tp { topic
 impl Setup {
     pub(crate) fn config(mut self, key: &str, value: impl ToString) -> Self {
         self.config.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    pub(crate) fn secret(mut self, name: &str, value: &str) -> Self {
+        self.secrets.insert(name.to_owned(), value.as_bytes().to_vec().into());
         self
     }
 
@@ -105,6 +112,7 @@ impl Setup {
         assert_eq!(info.digest, program.digest());
         let deployment = Arc::new(Deployment {
             config: self.config,
+            secrets: self.secrets,
             ports: self.ports.into(),
             log: Arc::new(GuestLog::new(Arc::new(Still))),
             metrics: Arc::default(),
