@@ -97,6 +97,7 @@ pub fn inspect_component(bytes: &[u8]) -> Result<ComponentInfo, AcceptError> {
         digest: Digest::of(bytes),
         bytes: bytes.len() as u64,
         roles: inspected.roles,
+        extras: inspected.extras,
         contract: contract::version(),
         imports: inspected.imports,
         exports: inspected.exports,

@@ -14,7 +14,9 @@ use nodata_log::{
     Bounds, Clock, ErrorKind, Expect, Log, LogError, MetadataStore, Name, NameError, Offset, TaskKey, TimestampUs,
     Topic, Tp,
 };
-use nodata_runtime::{GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Runtime};
+use nodata_runtime::{
+    GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Runtime, TrialError,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
@@ -31,6 +33,8 @@ pub enum DeploymentError {
     Deleting { name: String },
     #[error("component `{component}` is no {role}; it is {}", if roles.is_empty() { "nothing that can be deployed".to_owned() } else { roles.join(", ") })]
     Role { component: String, role: &'static str, roles: Vec<String> },
+    #[error("component `{component}` {error}")]
+    Trial { component: String, error: TrialError },
     #[error("deployment `{name}` is replaying its dead letters")]
     Replaying { name: String },
     #[error("dead letter {at} does not fit topic `{topic}`: {what}; those before it were replayed")]
@@ -85,6 +89,7 @@ impl DeploymentError {
             | DeploymentError::Loop { .. }
             | DeploymentError::Letter { .. }
             | DeploymentError::Start { .. } => ErrorKind::Invalid,
+            DeploymentError::Trial { error, .. } => error.kind(),
             DeploymentError::Registry(error) => error.kind(),
             DeploymentError::Secret(error) => error.kind(),
             DeploymentError::Log(error) => error.kind(),
@@ -100,6 +105,7 @@ impl DeploymentError {
             DeploymentError::Replaying { .. } => "REPLAYING",
             DeploymentError::Letter { .. } => "DEAD_LETTER",
             DeploymentError::Role { .. } => "ROLE",
+            DeploymentError::Trial { .. } => "TRIAL",
             DeploymentError::TooMuch { .. } => "TOO_MUCH",
             DeploymentError::Window { .. } => "WINDOW",
             DeploymentError::NotAnAggregate { .. } => "NO_AGGREGATE",
@@ -323,6 +329,8 @@ impl Deployments {
             replay: None,
             deleting: false,
         };
+        let program = self.load(&spec).await?;
+        self.try_out(&program, &spec).await?;
         match self.parts.meta.meta_put(&spec.key(), Expect::Absent, Some(spec.to_bytes()?)) {
             Ok(put) => put.await?,
             Err(LogError::MetaConflict { .. }) => return Err(DeploymentError::Exists { name }),

@@ -13,6 +13,7 @@ mod spec; // what should run
 mod status; // how it is doing
 mod supervisor; // makes it run
 mod task; // one deployment on one partition
+mod trial; // what a component has to say before it is deployed
 mod windows; // groups in time
 
 pub use aggregate::Aggregation;

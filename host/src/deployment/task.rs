@@ -27,9 +27,9 @@ use nodata_log::{
 };
 use nodata_runtime::{
     CallError, CallErrorReason, Deployment, GuestLog, GuestMetrics, HttpClient, Input, InputError, Instance,
-    InstanceLimits, InstanceSettings, Output, Port, Program, Rejected,
+    InstanceLimits, InstanceSettings, Output, Port, Program, Rejected, Secret,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -128,22 +128,31 @@ impl TaskSettings {
 
     /// For whom its instances work, and what they are granted.
     pub(crate) fn instance(&self, task: TaskKey, ports: &Arc<[Port]>) -> InstanceSettings {
-        let deployment = Deployment {
-            config: self.spec.config.clone(),
-            secrets: self.secrets.read(),
-            ports: ports.clone(),
-            log: self.guest_log.clone(),
-            metrics: self.metrics.clone(),
-            http: self.http.clone(),
-            limits: InstanceLimits::default(),
-        };
-        InstanceSettings {
-            role: self.spec.role.of_component(),
-            deployment: Arc::new(deployment),
-            task,
-            log: self.log.clone(),
+        let (log, metrics, http) = (self.guest_log.clone(), self.metrics.clone(), self.http.clone());
+        let deployment = granted(&self.spec, self.secrets.read(), ports.clone(), log, metrics, http);
+        InstanceSettings { role: self.spec.role.of_component(), deployment, task, log: self.log.clone() }
+    }
+
+    /// Lets an instance go that is not needed any more.
+    pub(crate) async fn let_go(&self, instance: Instance) {
+        if let Err(error) = instance.let_go().await {
+            let said = format!("closing an instance failed: {}", error.words());
+            self.guest_log.note(self.source.partition, &said);
         }
     }
+}
+
+/// What a deployment grants to its instances.
+pub(crate) fn granted(
+    spec: &DeploymentSpec,
+    secrets: BTreeMap<String, Secret>,
+    ports: Arc<[Port]>,
+    log: Arc<GuestLog>,
+    metrics: Arc<GuestMetrics>,
+    http: Option<HttpClient>,
+) -> Arc<Deployment> {
+    let (config, limits) = (spec.config.clone(), InstanceLimits::default());
+    Arc::new(Deployment { config, secrets, ports, log, metrics, http, limits })
 }
 
 /// A commit that is on its way.
@@ -247,10 +256,9 @@ impl Task {
             Err(end) => end,
         };
         // What was committed is told as such, whatever comes next.
-        match task.settle(0).await {
-            Ok(()) => end,
-            Err(error) => error,
-        }
+        let end = task.settle(0).await.err().unwrap_or(end);
+        task.drop_instance().await;
+        end
     }
 
     async fn begin(settings: TaskSettings) -> Result<Self, LogError> {
@@ -577,14 +585,25 @@ impl Task {
         if outputs != self.outputs {
             // A topic has more partitions or another bound now, and an instance keeps the ports it was started with.
             self.outputs = outputs;
-            self.instance = None;
+            self.drop_instance().await;
+        }
+        let is_large = |instance: &Instance| instance.memory_bytes() >= RECYCLE_MEMORY_BYTES;
+        if self.instance.as_ref().is_some_and(is_large) {
+            self.drop_instance().await;
         }
         if self.settings.secrets.have_moved() {
-            self.instance = None;
+            self.drop_instance().await;
         }
         match self.instance.take() {
-            Some(instance) if instance.is_alive() && instance.memory_bytes() < RECYCLE_MEMORY_BYTES => Ok(instance),
+            Some(instance) if instance.is_alive() => Ok(instance),
             _ => self.start_instance().await.map_err(CallFailure::Start),
+        }
+    }
+
+    /// Lets the instance go, if there is one.
+    async fn drop_instance(&mut self) {
+        if let Some(instance) = self.instance.take() {
+            self.settings.let_go(instance).await;
         }
     }
 

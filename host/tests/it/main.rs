@@ -14,6 +14,7 @@ mod golden;
 mod harness;
 mod kill;
 mod languages;
+mod lifecycle;
 mod outside;
 mod poison;
 mod publish;
