@@ -86,6 +86,10 @@ struct WindowArgs {
     /// For an aggregate: time goes on with the clock in a partition without events for so long.
     #[arg(long, value_name = "TIME", value_parser = micros)]
     idle: Option<i64>,
+    /// For an aggregate that says which group an event is in: all events of a group are in one partition, because the group follows
+    /// from the key. Without it, windows are put together from all partitions.
+    #[arg(long)]
+    keyed: bool,
 }
 
 fn micros(text: &str) -> Result<i64, String> {
@@ -237,9 +241,9 @@ fn topics(role: &Role) -> Vec<&String> {
 fn wiring(args: &AddComponentArgs) -> Result<Role, CliError> {
     let mut outputs = collect("--port", args.port.clone())?;
     let RoleArgs { transform, sink, source, aggregate } = &args.role;
-    let WindowArgs { window, lateness, idle } = &args.windows;
-    if aggregate.is_none() && (window.is_some() || lateness.is_some() || idle.is_some()) {
-        return Err(CliError::invalid("--window, --lateness and --idle are for aggregates"));
+    let WindowArgs { window, lateness, idle, keyed } = &args.windows;
+    if aggregate.is_none() && (window.is_some() || lateness.is_some() || idle.is_some() || *keyed) {
+        return Err(CliError::invalid("--window, --lateness, --idle and --keyed are for aggregates"));
     }
     if let Some(input) = sink {
         if let Some(port) = outputs.keys().next() {
@@ -276,6 +280,7 @@ fn wiring(args: &AddComponentArgs) -> Result<Role, CliError> {
             window: *window,
             lateness_us: lateness.unwrap_or(0),
             idle_us: idle.map(i64::unsigned_abs),
+            keyed: *keyed,
         }),
     })
 }

@@ -163,7 +163,7 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
     lines.push(String::new());
     let row = |task: &Task| {
         vec![
-            task.partition.to_string(),
+            if task.puts_together { format!("parts/{}", task.partition) } else { task.partition.to_string() },
             task_state(task.state()).to_owned(),
             count(task.position),
             count(task.lag),
@@ -275,7 +275,7 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
             };
             let json = json!({
                 "input": aggregate.input, "outputs": aggregate.outputs, "window": window,
-                "lateness_us": aggregate.lateness_us, "idle_us": aggregate.idle_us,
+                "lateness_us": aggregate.lateness_us, "idle_us": aggregate.idle_us, "keyed": aggregate.keyed,
             });
             ("aggregate", json)
         }
@@ -300,6 +300,7 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
 fn task_to_json(task: &Task) -> Value {
     json!({
         "partition": task.partition,
+        "puts_together": task.puts_together,
         "state": task_state(task.state()),
         "position": task.position,
         "end": task.end_offset,

@@ -11,6 +11,7 @@ use crate::deployment::aggregate;
 use crate::deployment::dead_letters;
 use crate::deployment::outputs::Outputs;
 use crate::deployment::pace::Pace;
+use crate::deployment::parts::{self, Progress, Stage};
 use crate::deployment::search::{Search, Verdict};
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, OnPoison, Replay, TaskFailure};
 use crate::deployment::status::{TaskState, TaskStatus};
@@ -22,8 +23,8 @@ use crate::limits::{
 use crate::secrets::GrantedSecrets;
 use futures::FutureExt as _;
 use nodata_log::{
-    Appended, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StoredBatch, TaskKey, TaskLease, TopicId, Tp,
-    Transaction,
+    Appended, Batch, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StateChange, StoredBatch, TaskKey,
+    TaskLease, TopicId, Tp, Transaction,
 };
 use nodata_runtime::{
     CallError, CallErrorReason, Deployment, GuestLog, GuestMetrics, HttpClient, Input, InputError, Instance,
@@ -221,6 +222,9 @@ pub(crate) enum Committed {
 pub(crate) struct Task {
     settings: TaskSettings,
     input: Name,
+    stage: Stage,
+    /// What it said last about its partition, where others put the parts of groups together.
+    told: Option<Progress>,
     lease: TaskLease,
     /// The next offset to read.
     position: Offset,
@@ -240,6 +244,8 @@ pub(crate) struct Task {
     /// Of an aggregate: where it is in time, and since when it has been there.
     time: EventTime,
     time_since: Instant,
+    /// No events came for so long that its time goes on by itself.
+    is_idle: bool,
     /// Batches that were read and not given to the component yet.
     ahead: VecDeque<StoredBatch>,
 }
@@ -266,8 +272,15 @@ impl Task {
         let lease = settings.log.begin_task(key)?.await?;
         let position = lease.next.unwrap_or(settings.start);
         let outputs = Outputs::of(&settings.spec, &*settings.log)?;
+        let stage = Stage::of(&settings.spec, settings.source);
+        let (input, time) = match stage {
+            Stage::Together => (settings.spec.parts_topic(), parts::event_time(&*settings.log, &settings.spec, key)?),
+            _ => (settings.spec.input.clone(), aggregate::event_time(&*settings.log, key)?),
+        };
         let task = Self {
-            input: Name::new(&settings.spec.input)?,
+            input: Name::new(&input)?,
+            stage,
+            told: parts::told(&*settings.log, key)?,
             position,
             expect: lease.next,
             lease,
@@ -279,8 +292,9 @@ impl Task {
             attempts: 0,
             poison_in_a_row: 0,
             replayed: None,
-            time: aggregate::event_time(&*settings.log, key)?,
+            time,
             time_since: Instant::now(),
+            is_idle: false,
             ahead: VecDeque::new(),
             settings,
         };
@@ -304,6 +318,7 @@ impl Task {
             let Some(input) = self.next_input()? else {
                 // Nothing to do: whatever was done becomes durable, and then new events are waited for.
                 self.settle(0).await?;
+                let idles = self.idles();
                 tokio::select! {
                     moved = end.changed() => {
                         // The topic is gone, and with it the reason to work.
@@ -312,7 +327,7 @@ impl Task {
                         }
                     }
                     Ok(()) = self.settings.replay.changed() => {}
-                    () = idle(self.settings.spec.aggregation) => self.pass_time(),
+                    () = idle(idles) => self.pass_time(),
                     () = self.settings.stop.cancelled() => {}
                 }
                 continue;
@@ -433,6 +448,7 @@ impl Task {
             self.time = time;
         }
         self.time_since = Instant::now();
+        self.is_idle = false;
         while self.ahead.front().is_some_and(|stored| stored.last() < next) {
             self.ahead.pop_front();
         }
@@ -446,7 +462,12 @@ impl Task {
             return Ok(());
         }
         let mut output = Output::default();
-        let (what, skipped) = match self.settings.spec.on_error.then {
+        let then = match self.stage {
+            // A part is no event that could be put aside: results would be wrong.
+            Stage::Together => OnPoison::Pause,
+            _ => self.settings.spec.on_error.then,
+        };
+        let (what, skipped) = match then {
             OnPoison::Pause => return Err(TaskEnd::Failed(self.failure(trouble))),
             OnPoison::Skip => ("is skipped", 1),
             OnPoison::DeadLetter => {
@@ -569,6 +590,10 @@ impl Task {
         let mut instance = self.take_instance().await?;
         let done = match (self.settings.spec.role, self.settings.spec.aggregation) {
             (DeploymentRole::Sink, _) => instance.deliver(input).await.map(Done::from).map_err(CallFailure::from),
+            (DeploymentRole::Aggregate, Some(_)) if self.stage == Stage::Together => {
+                let around = (&*self.settings.log, self.lease.task);
+                parts::put_together(&self.settings.spec, self.time, around, &mut instance, input).await
+            }
             (DeploymentRole::Aggregate, Some(how)) => {
                 let around = (&*self.settings.log, self.lease.task, &*self.outputs.ports);
                 aggregate::fold(how, self.time, around, &mut instance, input).await
@@ -615,9 +640,17 @@ impl Task {
 
     /// Commits what came of something else than the next input; false if it is too much.
     async fn commit_in_place(&mut self, output: Output) -> Result<bool, TaskEnd> {
-        let events_out = output.events;
-        let transaction =
-            self.lease.transaction(self.expect, self.position, self.outputs.appends(output.batches), output.state);
+        let (appends, events_out) = (self.outputs.appends(output.batches), output.events);
+        self.commit_here(appends, output.state, events_out).await
+    }
+
+    async fn commit_here(
+        &mut self,
+        appends: Vec<(Tp, Batch)>,
+        state: Vec<StateChange>,
+        events_out: u64,
+    ) -> Result<bool, TaskEnd> {
+        let transaction = self.lease.transaction(self.expect, self.position, appends, state);
         match self.settings.commit(transaction).await? {
             Committed::InOrder(pending) => {
                 pending.await?;

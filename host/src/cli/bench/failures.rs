@@ -37,14 +37,22 @@ pub(crate) struct FailuresBench {
     pub(crate) common: BenchCommon,
 }
 
-/// What is measured: its name, whether it is the component that fails once, its configuration, and what the bad event says.
-const CASES: &[(&str, bool, &[(&str, &str)], Option<&str>)] = &[
-    ("nothing fails", false, &[], None),
-    ("one event is rejected", false, &[], Some("aside")),
-    ("one event is refused with an error", false, &[], Some("refuse")),
-    ("one event is a panic", false, &[], Some("panic")),
-    ("a call counts, nothing fails", true, &[("times", "0")], None),
-    ("each call panics once, and is repeated", true, &[("times", "1")], None),
+/// What is measured.
+struct Case {
+    name: &'static str,
+    /// How often the component that fails at first does so. `None`: it is the one that does as it is told.
+    fails: Option<&'static str>,
+    /// What the bad event of a batch says.
+    bad: Option<&'static str>,
+}
+
+const CASES: &[Case] = &[
+    Case { name: "nothing fails", fails: None, bad: None },
+    Case { name: "one event is rejected", fails: None, bad: Some("aside") },
+    Case { name: "one event is refused with an error", fails: None, bad: Some("refuse") },
+    Case { name: "one event is a panic", fails: None, bad: Some("panic") },
+    Case { name: "one event for each call, nothing fails", fails: Some("0"), bad: None },
+    Case { name: "each call panics once, and is repeated", fails: Some("1"), bad: None },
 ];
 
 pub(crate) async fn run(args: FailuresBench) -> Result<(), CliError> {
@@ -55,11 +63,11 @@ pub(crate) async fn run(args: FailuresBench) -> Result<(), CliError> {
     let out = Out::new(args.common.json);
     let mut rows: Vec<Rows> = Vec::new();
     for round in 0..args.common.rounds {
-        for (at, (name, ..)) in CASES.iter().enumerate() {
-            out.say(&format!("round {} of {}: {name}", round + 1, args.common.rounds));
+        for (at, case) in CASES.iter().enumerate() {
+            out.say(&format!("round {} of {}: {}", round + 1, args.common.rounds, case.name));
             let target = Target::start(&args.common.dir)?;
-            let figures = measure(&target, &args, at).await?;
-            report::add(&mut rows, at, format!("{name}, 100 B x {}", args.batch), figures);
+            let figures = measure(&target, &args, case).await?;
+            report::add(&mut rows, at, format!("{}, 100 B x {}", case.name, args.batch), figures);
         }
     }
     let json = json!({ "ack": "durable", "cases": report::to_json(&rows) });
@@ -73,13 +81,16 @@ pub(crate) async fn run(args: FailuresBench) -> Result<(), CliError> {
     })
 }
 
-async fn measure(target: &Target, args: &FailuresBench, at: usize) -> Result<Figures, CliError> {
-    let (_, fails_once, config, bad) = CASES[at];
-    upload(target, component(if fails_once { &args.once } else { &args.file })?).await?;
+async fn measure(target: &Target, args: &FailuresBench, case: &Case) -> Result<Figures, CliError> {
+    let (file, config) = match case.fails {
+        Some(times) => (&args.once, vec![("times", times)]),
+        None => (&args.file, Vec::new()),
+    };
+    upload(target, component(file)?).await?;
     target.topic("in", 1).await?;
     target.topic("out", 1).await?;
     let outputs = [(String::new(), "out".to_owned())].into();
-    deploy(target, "bench", Role::Transform(Transform { input: "in".to_owned(), outputs }), config).await?;
+    deploy(target, "bench", Role::Transform(Transform { input: "in".to_owned(), outputs }), &config).await?;
 
     let client = target.connect().await?;
     let publisher = target.connect().await?.publisher("in", PublisherOptions::default());
@@ -96,7 +107,7 @@ async fn measure(target: &Target, args: &FailuresBench, at: usize) -> Result<Fig
         // The places are spread over the batch by the golden ratio.
         let place = (number * 618 + 309) % 1000 * args.batch / 1000;
         for row in 0..args.batch {
-            batch.push_parts(None, bad.filter(|_| row == place).unwrap_or(&value).as_bytes());
+            batch.push_parts(None, case.bad.filter(|_| row == place).unwrap_or(&value).as_bytes());
         }
         let sent = Instant::now();
         publisher.send_batch(batch).await?;
