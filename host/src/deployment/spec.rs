@@ -2,6 +2,7 @@
 
 use crate::deployment::aggregate::Aggregation;
 use crate::limits::DEPLOYMENT_NAME_BYTES_MAX;
+use nodata_log::task::TaskEpoch;
 use nodata_log::{LogError, MetaEntry, Name, Offset, OwnerId, TimestampUs, Topic, TopicId, Tp};
 use nodata_runtime::Role;
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,9 @@ pub struct DeploymentSpec {
     /// Dead letters that tasks process again.
     #[serde(default)]
     pub replay: Option<Replay>,
+    /// When it was deleted, if its positions and its state were to be kept.
+    #[serde(default)]
+    pub kept_us: Option<TimestampUs>,
     /// It is on its way out: tasks stop, then positions and state are forgotten, then this entry goes.
     pub deleting: bool,
 }
@@ -109,6 +113,17 @@ impl DeploymentSpec {
     pub(crate) fn sources(&self, input: &Topic) -> impl Iterator<Item = Tp> + use<> {
         let count = if self.role == DeploymentRole::Source { 1 } else { input.config.partitions };
         input.partitions().take(count as usize).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Whether it was deleted, and this is what is kept of it.
+    pub fn is_kept(&self) -> bool {
+        self.kept_us.is_some()
+    }
+
+    /// What its tasks are to know of it: not that it stops, or where it began.
+    pub(crate) fn as_run(&self) -> Self {
+        let start = Vec::new();
+        Self { start, paused: false, replay: None, kept_us: None, deleting: false, ..self.clone() }
     }
 
     /// Where the rejected events go.
@@ -157,6 +172,9 @@ pub struct TaskFailure {
     pub reason: String,
     pub last_lines: Vec<String>,
     pub time_us: TimestampUs,
+    /// The failure of whoever worked for the task under this epoch, and of nobody later. Earlier versions did not write it down.
+    #[serde(default)]
+    pub epoch: Option<TaskEpoch>,
 }
 
 impl TaskFailure {

@@ -16,6 +16,7 @@ mod kill;
 mod languages;
 mod outside;
 mod poison;
+mod positions;
 mod publish;
 mod repair;
 mod roles;
