@@ -49,9 +49,10 @@ pub(crate) struct AddComponentArgs {
     /// cannot process (dead-letter, skip or pause).
     #[arg(long, default_value = "retry=forever,then=dead-letter", value_name = "POLICY", value_parser = policy)]
     on_error: ErrorPolicy,
-    /// Where to begin: earliest, latest, an offset, or a time such as 2013-06-01T00:00:00Z.
-    #[arg(long, default_value = "latest", value_name = "POSITION", value_parser = position)]
-    from: Position,
+    /// Where to begin: earliest, latest, an offset, a time such as 2013-06-01T00:00:00Z, or `kept`: where a deployment of this name
+    /// was when it was deleted with --keep-position [default: latest]
+    #[arg(long, value_name = "POSITION", value_parser = from)]
+    from: Option<From>,
     #[command(flatten)]
     common: Common,
 }
@@ -127,7 +128,18 @@ fn grant(text: &str) -> Result<String, String> {
     text.parse().map(|grant: HttpGrant| grant.to_string()).map_err(|error| error.to_string())
 }
 
-fn position(text: &str) -> Result<Position, String> {
+/// Where a deployment begins.
+#[derive(Clone, Debug)]
+enum From {
+    At(Position),
+    Kept,
+}
+
+fn from(text: &str) -> Result<From, String> {
+    if text == "kept" { Ok(From::Kept) } else { position(text).map(From::At) }
+}
+
+pub(crate) fn position(text: &str) -> Result<Position, String> {
     match text {
         "earliest" => Ok(Position::Earliest(Earliest {})),
         "latest" => Ok(Position::Latest(Latest {})),
@@ -187,12 +199,18 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
         client.offsets(topic).await?;
     }
     let component = upload(&client, &name, file, &args.common).await?;
+    let (from, from_kept) = match args.from {
+        None => (None, false),
+        Some(From::Kept) => (None, true),
+        Some(From::At(position)) => (Some(StartPosition { position: Some(position) }), false),
+    };
     let request = DeployRequest {
         name: name.clone(),
         component: component.name,
         digest: component.digest,
         role: Some(role),
-        from: Some(StartPosition { position: Some(args.from) }),
+        from,
+        from_kept,
         config,
         secrets,
         allow_http: args.allow_http,

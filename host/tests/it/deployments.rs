@@ -53,8 +53,8 @@ fn a_deployment_is_made_listed_and_described() {
     }
     let expected = json!({
         "name": "copies", "state": "running", "lag": 0, "component": "copies", "digest": digest,
-        "transform": { "input": "in", "outputs": { "": "out" } }, "config": { "a": "1" }, "metrics": [],
-        "on_error": "retry=forever,then=dead-letter",
+        "transform": { "input": "in", "outputs": { "": "out" } }, "config": { "a": "1" }, "secrets": {}, "allow_http": [],
+        "on_error": "retry=forever,then=dead-letter", "metrics": [],
     });
     assert_eq!(described, expected);
     let text = server.ok(&["deployment", "describe", "copies"]);
