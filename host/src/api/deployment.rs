@@ -36,6 +36,15 @@ impl From<DeploymentError> for Refusal {
                     DeploymentError::Exists { name } => refusal
                         .code(Code::AlreadyExists)
                         .hint(format!("give another name, or delete it first: `nodata deployment delete {name}`")),
+                    DeploymentError::NoTopic { topic } => refusal.hint(format!(
+                        "create it with `nodata topic create {topic}`, or have it made with --create-topics"
+                    )),
+                    DeploymentError::UnwiredPort { port, .. } if port.is_empty() => {
+                        refusal.hint("give its topic behind a colon: IN:OUT")
+                    }
+                    DeploymentError::UnwiredPort { port, .. } => {
+                        refusal.hint(format!("give its topic with --port {port}=TOPIC"))
+                    }
                     _ => refusal,
                 }
             }
@@ -205,6 +214,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
         secrets: request.secrets,
         allow_http: request.allow_http,
         on_error: request.on_error.map(policy_from_wire).transpose()?.unwrap_or_default(),
+        create_topics: request.create_topics,
     })
 }
 

@@ -52,6 +52,10 @@ pub(crate) struct AddComponentArgs {
     /// Where to begin: earliest, latest, an offset, or a time such as 2013-06-01T00:00:00Z.
     #[arg(long, default_value = "latest", value_name = "POSITION", value_parser = position)]
     from: Position,
+    /// Make the topics that do not exist: as the component says that they should be, and otherwise with as many partitions as the
+    /// input.
+    #[arg(long)]
+    create_topics: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -179,8 +183,12 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     let file = read(&args.file)?;
     let client = args.common.connect().await?;
     // Wrong topics are told before anything is compiled.
-    for topic in topics(&role) {
-        client.offsets(topic).await?;
+    for topic in topics(&role).into_iter().filter(|_| !args.create_topics) {
+        client.offsets(topic).await.map_err(|error| {
+            let is_missing = error.reason() == "UNKNOWN_TOPIC";
+            let error = CliError::from(error);
+            if is_missing { error.or("have it made with --create-topics") } else { error }
+        })?;
     }
     let component = upload(&client, &name, file, &args.common).await?;
     let request = DeployRequest {
@@ -193,6 +201,7 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
         secrets,
         allow_http: args.allow_http,
         on_error: Some(args.on_error),
+        create_topics: args.create_topics,
     };
     let deployed = client.deployments().deploy(request).await?.into_inner();
     let deployment = deployed.deployment.unwrap_or_default();

@@ -7,6 +7,7 @@ use crate::deployment::spec::{
 };
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
 use crate::deployment::windows::Window;
+use crate::deployment::wiring::{check_ports, start_of_new};
 use crate::limits::{CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX, SECRETS_GRANTED_MAX};
 use crate::registry::{ComponentEntry, Registry, RegistryError};
 use crate::secrets::{SecretError, Secrets};
@@ -35,6 +36,14 @@ pub enum DeploymentError {
     Role { component: String, role: &'static str, roles: Vec<String> },
     #[error("component `{component}` {error}")]
     Trial { component: String, error: TrialError },
+    #[error("topic `{topic}` does not exist")]
+    NoTopic { topic: Name },
+    #[error("component `{component}` needs a topic behind port \"{port}\"; its ports are: {ports}")]
+    UnwiredPort { component: String, port: String, ports: String },
+    #[error("component `{component}` has no port \"{port}\"; its ports are: {ports}")]
+    UnknownPort { component: String, port: String, ports: String },
+    #[error("port \"{port}\" of component `{component}` asks for a topic that there cannot be: {what}")]
+    PortTopic { component: String, port: String, what: String },
     #[error("deployment `{name}` is replaying its dead letters")]
     Replaying { name: String },
     #[error("dead letter {at} does not fit topic `{topic}`: {what}; those before it were replayed")]
@@ -75,13 +84,16 @@ impl DeploymentError {
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            DeploymentError::Unknown { .. } => ErrorKind::NotFound,
+            DeploymentError::Unknown { .. } | DeploymentError::NoTopic { .. } => ErrorKind::NotFound,
             DeploymentError::Exists { .. } | DeploymentError::Deleting { .. } | DeploymentError::Replaying { .. } => {
                 ErrorKind::Conflict
             }
             DeploymentError::Role { .. }
             | DeploymentError::TooMuch { .. }
             | DeploymentError::NoOutput
+            | DeploymentError::UnwiredPort { .. }
+            | DeploymentError::UnknownPort { .. }
+            | DeploymentError::PortTopic { .. }
             | DeploymentError::HttpGrant(_)
             | DeploymentError::Window { .. }
             | DeploymentError::NotAnAggregate { .. }
@@ -106,6 +118,10 @@ impl DeploymentError {
             DeploymentError::Letter { .. } => "DEAD_LETTER",
             DeploymentError::Role { .. } => "ROLE",
             DeploymentError::Trial { .. } => "TRIAL",
+            DeploymentError::NoTopic { .. } => "UNKNOWN_TOPIC",
+            DeploymentError::UnwiredPort { .. } => "UNWIRED_PORT",
+            DeploymentError::UnknownPort { .. } => "UNKNOWN_PORT",
+            DeploymentError::PortTopic { .. } => "TOPIC_CONFIG",
             DeploymentError::TooMuch { .. } => "TOO_MUCH",
             DeploymentError::Window { .. } => "WINDOW",
             DeploymentError::NotAnAggregate { .. } => "NO_AGGREGATE",
@@ -159,6 +175,8 @@ pub struct DeployRequest {
     /// HTTP requests that it may send, each as [`HttpGrant`] is written.
     pub allow_http: Vec<String>,
     pub on_error: ErrorPolicy,
+    /// Topics that do not exist are made, as the component says that they should be.
+    pub create_topics: bool,
 }
 
 /// A deployment, as it is and as it does.
@@ -265,7 +283,18 @@ impl Deployments {
 
     /// Makes a deployment. Where it begins is decided here.
     pub async fn deploy(&self, request: DeployRequest) -> Result<DeploymentView, DeploymentError> {
-        let DeployRequest { name, component, digest, role, start, config, secrets, allow_http, on_error } = request;
+        let DeployRequest {
+            name,
+            component,
+            digest,
+            role,
+            start,
+            config,
+            secrets,
+            allow_http,
+            on_error,
+            create_topics,
+        } = request;
         let aggregation = match &role {
             DeployedAs::Aggregate { how, .. } => Some(check_aggregation(*how)?),
             _ => None,
@@ -295,21 +324,19 @@ impl Deployments {
         for secret in secrets.values() {
             self.parts.secrets.check(&Name::new(secret)?)?;
         }
-        let topic = self.parts.log.topic(&Name::new(&input)?)?;
-        for (port, output) in &outputs {
-            let output = self.parts.log.topic(&Name::new(output)?)?;
-            if output.id == topic.id && role != DeploymentRole::Source {
-                return Err(DeploymentError::Loop { topic: input, port: port.clone() });
-            }
-        }
+        let topic = self.wired(role, &input, &outputs, create_topics)?;
         let component = self.parts.registry.find(&Name::new(&component)?, digest.as_deref()).await?;
         let ComponentEntry { name: component, digest, roles, .. } = component;
         let world = role.of_component().world();
         if !roles.iter().any(|role| role == world) {
             return Err(DeploymentError::Role { component, role: world, roles });
         }
-        let start = if role == DeploymentRole::Source { Vec::new() } else { self.start(&topic, start).await? };
-        let spec = DeploymentSpec {
+        let start = match &topic {
+            _ if role == DeploymentRole::Source => Vec::new(),
+            Some(topic) => self.start(topic, start).await?,
+            None => start_of_new(&input, start)?,
+        };
+        let mut spec = DeploymentSpec {
             name: name.to_string(),
             owner: (self.parts.chance)(),
             component,
@@ -318,7 +345,7 @@ impl Deployments {
             aggregation,
             start,
             input,
-            input_id: topic.id.0,
+            input_id: topic.map_or(0, |topic| topic.id.0),
             outputs,
             config,
             secrets,
@@ -329,8 +356,19 @@ impl Deployments {
             replay: None,
             deleting: false,
         };
+        if self.parts.meta.meta_get(&spec.key()).await?.is_some() {
+            return Err(DeploymentError::Exists { name });
+        }
         let program = self.load(&spec).await?;
-        self.try_out(&program, &spec).await?;
+        let ports = self.try_out(&program, &spec).await?;
+        if let Some(ports) = &ports {
+            check_ports(&spec, ports)?;
+        }
+        // Nothing is left behind by what was refused until here, and what is left is not refused.
+        if create_topics {
+            self.make_topics(&spec, ports.as_deref()).await?;
+            spec.input_id = self.parts.log.topic(&Name::new(&spec.input)?)?.id.0;
+        }
         match self.parts.meta.meta_put(&spec.key(), Expect::Absent, Some(spec.to_bytes()?)) {
             Ok(put) => put.await?,
             Err(LogError::MetaConflict { .. }) => return Err(DeploymentError::Exists { name }),

@@ -17,6 +17,7 @@ mod languages;
 mod lifecycle;
 mod outside;
 mod poison;
+mod ports;
 mod publish;
 mod repair;
 mod roles;

@@ -4,8 +4,8 @@
 //! figures stand what the disk and what gRPC can do at most, measured in the same run.
 
 mod aggregate; // into groups
-mod failures; // what failing costs
 mod consume; // reading, and from end to end
+mod failures; // what failing costs
 mod limits; // what the disk and the network can do
 pub(crate) mod null; // a server that throws everything away
 mod payload; // events

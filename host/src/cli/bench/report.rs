@@ -133,7 +133,19 @@ impl Rows {
 
 /// A table of all cases.
 pub(crate) fn lines(rows: &[Rows]) -> Vec<String> {
-    let head = ["CASE", "EVENTS/S", "MB/S", "P50", "P99", "P99.9", "SERVER CPU", "LOAD CPU", "MEMORY MB", "WRITTEN", "STATE MB"];
+    let head = [
+        "CASE",
+        "EVENTS/S",
+        "MB/S",
+        "P50",
+        "P99",
+        "P99.9",
+        "SERVER CPU",
+        "LOAD CPU",
+        "MEMORY MB",
+        "WRITTEN",
+        "STATE MB",
+    ];
     table(&head, &rows.iter().map(Rows::cells).collect::<Vec<_>>())
 }
 

@@ -69,8 +69,7 @@ pub(crate) async fn run(args: TransformBench) -> Result<(), CliError> {
     out.show(&json, || {
         let mut lines = vec![format!(
             "{} partitions, ack durable, exactly once, medians of {} rounds; events/s are those that went in",
-            args.partitions,
-            args.common.rounds
+            args.partitions, args.common.rounds
         )];
         lines.extend(report::lines(&rows));
         lines
