@@ -52,6 +52,15 @@ impl From<DeploymentError> for Refusal {
                     }
                     DeploymentError::Misfit { name, .. } => refusal
                         .hint(format!("give another name, or forget what is kept: `nodata deployment delete {name}`")),
+                    DeploymentError::NoTopic { topic } => refusal.hint(format!(
+                        "create it with `nodata topic create {topic}`, or have it made with --create-topics"
+                    )),
+                    DeploymentError::UnwiredPort { port, .. } if port.is_empty() => {
+                        refusal.hint("give its topic behind a colon: IN:OUT")
+                    }
+                    DeploymentError::UnwiredPort { port, .. } => {
+                        refusal.hint(format!("give its topic with --port {port}=TOPIC"))
+                    }
                     _ => refusal,
                 }
             }
@@ -227,6 +236,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
         secrets: request.secrets,
         allow_http: request.allow_http,
         on_error: request.on_error.map(policy_from_wire).transpose()?.unwrap_or_default(),
+        create_topics: request.create_topics,
     })
 }
 

@@ -53,6 +53,10 @@ pub(crate) struct AddComponentArgs {
     /// was when it was deleted with --keep-position [default: latest]
     #[arg(long, value_name = "POSITION", value_parser = from)]
     from: Option<From>,
+    /// Make the topics that do not exist: as the component says that they should be, and otherwise with as many partitions as the
+    /// input.
+    #[arg(long)]
+    create_topics: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -195,8 +199,12 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     let file = read(&args.file)?;
     let client = args.common.connect().await?;
     // Wrong topics are told before anything is compiled.
-    for topic in topics(&role) {
-        client.offsets(topic).await?;
+    for topic in topics(&role).into_iter().filter(|_| !args.create_topics) {
+        client.offsets(topic).await.map_err(|error| {
+            let is_missing = error.reason() == "UNKNOWN_TOPIC";
+            let error = CliError::from(error);
+            if is_missing { error.or("have it made with --create-topics") } else { error }
+        })?;
     }
     let component = upload(&client, &name, file, &args.common).await?;
     let (from, from_kept) = match args.from {
@@ -215,6 +223,7 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
         secrets,
         allow_http: args.allow_http,
         on_error: Some(args.on_error),
+        create_topics: args.create_topics,
     };
     let deployed = client.deployments().deploy(request).await?.into_inner();
     let deployment = deployed.deployment.unwrap_or_default();

@@ -8,6 +8,7 @@ use crate::deployment::spec::{
 };
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
 use crate::deployment::windows::Window;
+use crate::deployment::wiring::{check_ports, start_of_new};
 use crate::limits::{CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX, SECRETS_GRANTED_MAX};
 use crate::registry::{ComponentEntry, Registry, RegistryError};
 use crate::secrets::{SecretError, Secrets};
@@ -47,6 +48,14 @@ pub enum DeploymentError {
     Role { component: String, role: &'static str, roles: Vec<String> },
     #[error("component `{component}` {error}")]
     Trial { component: String, error: TrialError },
+    #[error("topic `{topic}` does not exist")]
+    NoTopic { topic: Name },
+    #[error("component `{component}` needs a topic behind port \"{port}\"; its ports are: {ports}")]
+    UnwiredPort { component: String, port: String, ports: String },
+    #[error("component `{component}` has no port \"{port}\"; its ports are: {ports}")]
+    UnknownPort { component: String, port: String, ports: String },
+    #[error("port \"{port}\" of component `{component}` asks for a topic that there cannot be: {what}")]
+    PortTopic { component: String, port: String, what: String },
     #[error("deployment `{name}` is replaying its dead letters")]
     Replaying { name: String },
     #[error("dead letter {at} does not fit topic `{topic}`: {what}; those before it were replayed")]
@@ -96,9 +105,10 @@ impl DeploymentError {
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            DeploymentError::Unknown { .. } | DeploymentError::NothingKept { .. } | DeploymentError::NoTask { .. } => {
-                ErrorKind::NotFound
-            }
+            DeploymentError::Unknown { .. }
+            | DeploymentError::NothingKept { .. }
+            | DeploymentError::NoTask { .. }
+            | DeploymentError::NoTopic { .. } => ErrorKind::NotFound,
             DeploymentError::Exists { .. }
             | DeploymentError::Kept { .. }
             | DeploymentError::Deleting { .. }
@@ -110,6 +120,9 @@ impl DeploymentError {
             | DeploymentError::NoOutput
             | DeploymentError::Sessions { .. }
             | DeploymentError::ResetParts { .. }
+            | DeploymentError::UnwiredPort { .. }
+            | DeploymentError::UnknownPort { .. }
+            | DeploymentError::PortTopic { .. }
             | DeploymentError::HttpGrant(_)
             | DeploymentError::Window { .. }
             | DeploymentError::NotAnAggregate { .. }
@@ -139,6 +152,10 @@ impl DeploymentError {
             DeploymentError::Letter { .. } => "DEAD_LETTER",
             DeploymentError::Role { .. } => "ROLE",
             DeploymentError::Trial { .. } => "TRIAL",
+            DeploymentError::NoTopic { .. } => "UNKNOWN_TOPIC",
+            DeploymentError::UnwiredPort { .. } => "UNWIRED_PORT",
+            DeploymentError::UnknownPort { .. } => "UNKNOWN_PORT",
+            DeploymentError::PortTopic { .. } => "TOPIC_CONFIG",
             DeploymentError::TooMuch { .. } => "TOO_MUCH",
             DeploymentError::Window { .. } => "WINDOW",
             DeploymentError::NotAnAggregate { .. } => "NO_AGGREGATE",
@@ -202,6 +219,8 @@ pub struct DeployRequest {
     /// HTTP requests that it may send, each as [`HttpGrant`] is written.
     pub allow_http: Vec<String>,
     pub on_error: ErrorPolicy,
+    /// Topics that do not exist are made, as the component says that they should be.
+    pub create_topics: bool,
 }
 
 /// A deployment, as it is and as it does.
@@ -338,7 +357,18 @@ impl Deployments {
 
     /// Makes a deployment. Where it begins is decided here.
     pub async fn deploy(&self, request: DeployRequest) -> Result<DeploymentView, DeploymentError> {
-        let DeployRequest { name, component, digest, role, begin, config, secrets, allow_http, on_error } = request;
+        let DeployRequest {
+            name,
+            component,
+            digest,
+            role,
+            begin,
+            config,
+            secrets,
+            allow_http,
+            on_error,
+            create_topics,
+        } = request;
         let aggregation = match &role {
             DeployedAs::Aggregate { how, .. } => Some(check_aggregation(*how)?),
             _ => None,
@@ -368,13 +398,7 @@ impl Deployments {
         for secret in secrets.values() {
             self.parts.secrets.check(&Name::new(secret)?)?;
         }
-        let topic = self.parts.log.topic(&Name::new(&input)?)?;
-        for (port, output) in &outputs {
-            let output = self.parts.log.topic(&Name::new(output)?)?;
-            if output.id == topic.id && role != DeploymentRole::Source {
-                return Err(DeploymentError::Loop { topic: input, port: port.clone() });
-            }
-        }
+        let topic = self.wired(role, &input, &outputs, create_topics)?;
         let component = self.parts.registry.find(&Name::new(&component)?, digest.as_deref()).await?;
         let ComponentEntry { name: component, digest, roles, .. } = component;
         let world = role.of_component().world();
@@ -391,7 +415,7 @@ impl Deployments {
             parts: None,
             start: Vec::new(),
             input,
-            input_id: topic.id.0,
+            input_id: topic.as_ref().map_or(0, |topic| topic.id.0),
             outputs,
             config,
             secrets,
@@ -403,21 +427,40 @@ impl Deployments {
             kept_us: None,
             deleting: false,
         };
+        let kept = self.kept(&spec.name).await?;
         let program = self.load(&spec).await?;
-        self.try_out(&program, &spec).await?;
-        let expect = match (self.kept(&spec.name).await?, begin) {
+        let ports = self.try_out(&program, &spec).await?;
+        if let Some(ports) = &ports {
+            check_ports(&spec, ports)?;
+        }
+        match (&kept, begin) {
             (None, Begin::At(start)) => {
-                spec.start = self.start(&spec, &topic, start).await?;
-                spec.parts = self.parts_topic(&spec, &topic, &program).await?;
-                Expect::Absent
+                spec.start = match &topic {
+                    _ if role == DeploymentRole::Source => Vec::new(),
+                    Some(topic) => self.start(topic, start).await?,
+                    None => start_of_new(&spec.input, start)?,
+                }
             }
-            (Some((kept, version)), Begin::Kept) => {
+            (Some(_), Begin::Kept) => {}
+            (None, Begin::Kept) => return Err(DeploymentError::NothingKept { name: spec.name }),
+            (Some(_), Begin::At(_)) => return Err(DeploymentError::Kept { name: spec.name }),
+        }
+        // Nothing is left behind by what was refused until here, and what is left is not refused.
+        if create_topics {
+            self.make_topics(&spec, ports.as_deref()).await?;
+        }
+        let topic = self.parts.log.topic(&Name::new(&spec.input)?)?;
+        spec.input_id = topic.id.0;
+        let expect = match kept {
+            Some((kept, version)) => {
                 let groups_in_several = groups_in_several(&spec, &topic, &program);
                 self.take_over(&mut spec, &kept, version, groups_in_several).await?;
                 Expect::Version(version)
             }
-            (None, Begin::Kept) => return Err(DeploymentError::NothingKept { name: spec.name }),
-            (Some(_), Begin::At(_)) => return Err(DeploymentError::Kept { name: spec.name }),
+            None => {
+                spec.parts = self.parts_topic(&spec, &topic, &program).await?;
+                Expect::Absent
+            }
         };
         match self.parts.meta.meta_put(&spec.key(), expect, Some(spec.to_bytes()?)) {
             Ok(put) => put.await?,
@@ -469,17 +512,10 @@ impl Deployments {
         Ok(None)
     }
 
-    async fn start(
-        &self,
-        spec: &DeploymentSpec,
-        topic: &Topic,
-        start: StartAt,
-    ) -> Result<Vec<Offset>, DeploymentError> {
+    async fn start(&self, topic: &Topic, start: StartAt) -> Result<Vec<Offset>, DeploymentError> {
         let mut offsets = Vec::new();
-        if spec.role != DeploymentRole::Source {
-            for tp in topic.partitions() {
-                offsets.push(self.offset_of(&topic.name, tp, start).await?);
-            }
+        for tp in topic.partitions() {
+            offsets.push(self.offset_of(&topic.name, tp, start).await?);
         }
         Ok(offsets)
     }

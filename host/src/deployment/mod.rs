@@ -18,6 +18,7 @@ mod supervisor; // makes it run
 mod task; // one deployment on one partition
 mod trial; // what a component has to say before it is deployed
 mod windows; // groups in time
+mod wiring; // the topics around a component
 
 pub use aggregate::Aggregation;
 pub use control::{

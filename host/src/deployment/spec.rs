@@ -245,3 +245,32 @@ fn decode<T: for<'a> Deserialize<'a>>(key: &str, value: &[u8]) -> Result<T, LogE
 fn damaged(key: &str, error: &serde_json::Error) -> LogError {
     LogError::Damaged { place: format!("metadata entry `{key}`"), what: error.to_string() }
 }
+
+#[cfg(test)]
+impl DeploymentSpec {
+    /// One that a test completes.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            name: String::new(),
+            owner: 0,
+            component: String::new(),
+            digest: String::new(),
+            role: DeploymentRole::default(),
+            input: String::new(),
+            input_id: 0,
+            aggregation: None,
+            parts: None,
+            outputs: BTreeMap::new(),
+            config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            allow_http: Vec::new(),
+            on_error: ErrorPolicy::default(),
+            start: Vec::new(),
+            created_us: 0,
+            paused: false,
+            replay: None,
+            kept_us: None,
+            deleting: false,
+        }
+    }
+}

@@ -73,7 +73,8 @@ fn wrong_deployments_are_refused_and_leave_nothing() {
     let refused = |more: &[&str], code, expected: &str| {
         check_refused(&server, &[&["add-component", "--file", &file], more].concat(), code, expected);
     };
-    let unknown = "topic `nowhere` does not exist\nhint: create it with `nodata topic create nowhere`";
+    let unknown = "topic `nowhere` does not exist\nhint: create it with `nodata topic create nowhere`, or have it made with \
+                   --create-topics";
     refused(&["--transform", "nowhere:out"], 1, unknown);
     refused(&["--transform", "in:nowhere"], 1, unknown);
     refused(&["--transform", "in:out", "--port", "late=nowhere"], 1, unknown);

@@ -17,6 +17,7 @@ mod languages;
 mod lifecycle;
 mod outside;
 mod poison;
+mod ports;
 mod positions;
 mod publish;
 mod repair;
