@@ -50,7 +50,8 @@ pub trait Aggregate: Sized + 'static {
     /// What is kept of a group. A group begins with the default.
     type Accumulator: Default + Serialize + DeserializeOwned;
 
-    /// Makes one, before the first call and after a failed one. An error fails the call.
+    /// Makes one, before the first call and after a failed one. An error fails the call, and no event is to blame for it, whatever
+    /// its kind: the host tries again for as long as it takes, and says why it cannot.
     fn new() -> Result<Self>;
 
     /// The group of an event, at most 4000 bytes; `None` leaves the event out. It is the key of the event otherwise.
@@ -180,7 +181,7 @@ impl<T: Aggregate> AggregateInstance<T> {
     }
 
     fn with<R>(&self, work: impl FnOnce(&T) -> Result<R>) -> Result<R> {
-        let aggregate = self.0.take().map_or_else(T::new, Ok)?;
+        let aggregate = self.0.take().map_or_else(|| T::new().map_err(Error::of_nobody), Ok)?;
         let done = work(&aggregate)?;
         self.0.set(Some(aggregate));
         Ok(done)

@@ -1,6 +1,6 @@
 //! How a call of the host becomes a call of the component.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::{Batch, Events};
 use crate::host;
 use crate::output::Output;
@@ -39,7 +39,8 @@ use std::cell::Cell;
 /// component, and it is dropped when a call fails, so that nothing half-done is carried over. What must last is
 /// written to a [`state::Table`](crate::state::Table).
 pub trait Transform: Sized + 'static {
-    /// Makes one, before the first call and after a failed one. An error fails the call.
+    /// Makes one, before the first call and after a failed one. An error fails the call, and no event is to blame for it, whatever
+    /// its kind: the host tries again for as long as it takes, and says why it cannot.
     fn new() -> Result<Self>;
 
     /// Handles the events of one call. What it pushes and writes becomes durable when it returns `Ok`, in one step
@@ -97,7 +98,7 @@ impl<T: Transform> Instance<T> {
     }
 
     pub(crate) fn call(&self, batch: host::Batch<'_>, collector: &host::Collector<'_>) -> Result<()> {
-        let mut transform = self.0.take().map_or_else(T::new, Ok)?;
+        let mut transform = self.0.take().map_or_else(|| T::new().map_err(Error::of_nobody), Ok)?;
         call(|events, out| transform.process(events, out), batch, collector)?;
         self.0.set(Some(transform));
         Ok(())
@@ -113,7 +114,6 @@ impl<T: Transform> Default for Instance<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
     use crate::testing::{Call, Event, Harness};
 
     /// Numbers events, refuses "fail" and cannot be made with a bad configuration.
@@ -163,8 +163,8 @@ mod tests {
     }
 
     #[test]
-    fn a_component_that_cannot_be_made_fails_the_call() {
+    fn a_component_that_cannot_be_made_fails_the_call_and_blames_no_event() {
         let mut harness = Harness::of::<Counting>();
-        assert_eq!(harness.call(["a"]).error().unwrap().message(), "config `mark` is missing");
+        assert_eq!(harness.call(["a"]).error(), Some(&Error::transient("config `mark` is missing")));
     }
 }
