@@ -10,7 +10,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const FILES: [&str; 7] = ["event", "publish", "consume", "topic", "component", "deployment", "aggregate"];
+const FILES: [&str; 8] = ["event", "publish", "consume", "topic", "component", "deployment", "aggregate", "secret"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=nodata");

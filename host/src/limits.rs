@@ -71,6 +71,9 @@ pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 /// Ports of a deployment that are wired to topics.
 pub const PORTS_MAX: usize = 64;
 
+/// Secrets that a deployment is granted. All are given to each of its instances.
+pub const SECRETS_GRANTED_MAX: usize = 100;
+
 /// HTTP grants of a deployment. Each request is compared with them.
 pub const HTTP_GRANTS_MAX: usize = 100;
 

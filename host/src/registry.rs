@@ -25,6 +25,9 @@ pub struct ComponentEntry {
     pub digest: String,
     pub bytes: u64,
     pub roles: Vec<String>,
+    /// The interfaces that it exports beside its roles.
+    #[serde(default)]
+    pub extras: Vec<String>,
     pub imports: Vec<String>,
     pub uploaded_us: TimestampUs,
 }
@@ -116,12 +119,13 @@ impl Registry {
     /// Takes a component: checks it, tries it, and keeps it for good.
     pub async fn put(&self, name: &Name, bytes: Bytes) -> Result<ComponentEntry, RegistryError> {
         let (info, _program) = self.runtime.accept(bytes.clone()).await?;
-        let ComponentInfo { digest, roles, imports, .. } = info;
+        let ComponentInfo { digest, roles, extras, imports, .. } = info;
         let entry = ComponentEntry {
             name: name.to_string(),
             digest: digest.to_string(),
             bytes: bytes.len() as u64,
             roles: roles.iter().map(|role| role.world().to_owned()).collect(),
+            extras: extras.iter().map(|extra| extra.interface().to_owned()).collect(),
             imports,
             uploaded_us: self.clock.now_us(),
         };

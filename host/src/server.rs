@@ -7,6 +7,7 @@ use crate::api::{self, ApiParts};
 use crate::deployment::{DeploymentsParts, Supervisor};
 use crate::limits::{self, DOOR_PATIENCE, TASK_PATIENCE};
 use crate::registry::Registry;
+use crate::secrets::{SecretError, Secrets};
 use crate::settings::ServeSettings;
 use nodata_archive::{Adoption, ArchiveError, ArchiveFiles, ArchiveOptions, Archiver, ArchiverHandle};
 use nodata_log::fs::Fs;
@@ -34,6 +35,8 @@ pub enum ServerError {
     Runtime(#[from] StartError),
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Secrets(#[from] SecretError),
     #[error("serving failed: {0}")]
     Serve(#[from] tonic::transport::Error),
 }
@@ -45,6 +48,7 @@ impl ServerError {
             ServerError::Open(error) => error.kind(),
             ServerError::Archive(error) => error.kind(),
             ServerError::Runtime(error) => error.kind(),
+            ServerError::Secrets(error) => error.kind(),
             ServerError::Io { .. } | ServerError::Serve(_) => ErrorKind::Unavailable,
         }
     }
@@ -58,6 +62,7 @@ impl ServerError {
             ServerError::Open(OpenError::InUse { .. }) => {
                 Some("stop that server, or give this one another directory with `--data`".to_owned())
             }
+            ServerError::Secrets(error) => error.hint(),
             _ => None,
         }
     }
@@ -110,11 +115,14 @@ impl Server {
         let registry = Registry::open(fs, meta.clone(), runtime.clone(), clock.clone())
             .map_err(io_error("create the components of", &place))?;
 
+        let secrets = Secrets::open(&settings.data, settings.secrets_key, meta.clone(), clock.clone()).await?;
+
         let stop = CancellationToken::new();
         let (supervisor, deployments) = Supervisor::new(DeploymentsParts {
             log: events.clone(),
             meta,
             registry: registry.clone(),
+            secrets: secrets.clone(),
             runtime: runtime.clone(),
             clock: clock.clone(),
             chance: Arc::new(chance),
@@ -124,7 +132,7 @@ impl Server {
         let listening = settings.listen.to_string();
         let listener = TcpListener::bind(settings.listen).await.map_err(io_error("listen on", &listening))?;
         let address = listener.local_addr().map_err(io_error("listen on", &listening))?;
-        let parts = ApiParts { log: events, clock, registry, deployments, archiver };
+        let parts = ApiParts { log: events, clock, registry, secrets, deployments, archiver };
         let door = tokio::spawn(api::serve(listener, parts, stop.clone()));
         Ok(Self { address, report, stop, door, supervisor, runtime, archive, adoption, log })
     }

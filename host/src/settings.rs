@@ -24,6 +24,8 @@ pub struct ServeSettings {
     pub log_bytes_max: Option<u64>,
     /// Events become part of a Parquet file after this time, however few they are.
     pub archive_after: Duration,
+    /// Where the key of the secrets is; `None`: beside the store.
+    pub secrets_key: Option<PathBuf>,
 }
 
 impl ServeSettings {
@@ -38,6 +40,7 @@ impl ServeSettings {
             hot_bytes: nodata_log::limits::HOT_BYTES,
             log_bytes_max: None,
             archive_after: Duration::from_secs(nodata_archive::limits::FLUSH_AGE_SECS),
+            secrets_key: None,
         }
     }
 }

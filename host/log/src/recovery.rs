@@ -34,8 +34,20 @@ const STORE_FORMAT: u32 = 1;
 const LOCK_FILE: &str = "LOCK";
 
 /// Names that this crate and its host may put into the root of a store.
-const OWN_NAMES: [&str; 10] =
-    [STORE_FILE, "STORE.tmp", LOCK_FILE, WAL_DIR, "meta.redb", "components", "cache", "data", "stage", "lost+found"];
+const OWN_NAMES: [&str; 12] = [
+    STORE_FILE,
+    "STORE.tmp",
+    LOCK_FILE,
+    WAL_DIR,
+    "meta.redb",
+    "components",
+    "cache",
+    "data",
+    "stage",
+    "lost+found",
+    "secrets.key",
+    "secrets.new",
+];
 
 /// Everything a start found.
 pub(crate) struct Recovered {

@@ -183,6 +183,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let clock = Arc::new(SystemClock);
         let deployment = Arc::new(Deployment {
             config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             ports: Arc::new([Port {
                 name: String::new(),
                 partitions: 1,

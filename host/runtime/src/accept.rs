@@ -9,7 +9,7 @@
 
 use crate::call_error::CallError;
 use crate::compile::CompileError;
-use crate::contract::{self, ROLES, Role};
+use crate::contract::{self, Extra, ROLES, Role};
 use crate::digest::Digest;
 use crate::limits::COMPONENT_BYTES_MAX;
 use nodata_log::ErrorKind;
@@ -25,6 +25,8 @@ pub struct ComponentInfo {
     pub bytes: u64,
     /// What the component can be deployed as.
     pub roles: Vec<Role>,
+    /// What it exports beside that.
+    pub extras: Vec<Extra>,
     /// The version of the contract that it was built against.
     pub contract: String,
     /// Full names of the interfaces it imports: what it wants from a host.
@@ -62,6 +64,8 @@ pub enum AcceptError {
     OtherVersion { export: String },
     #[error("the component exports {}, which is nothing that this host runs", list(exports))]
     NoRole { exports: Vec<String> },
+    #[error("the component exports `{export}`, which is nothing for a {}", worlds(roles))]
+    NotOfRole { export: String, roles: Vec<Role> },
     #[error(transparent)]
     Compile(#[from] CompileError),
     #[error("the component imports something that this host does not offer: {message}")]
@@ -84,6 +88,10 @@ fn list(names: &[String]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 
+fn worlds(roles: &[Role]) -> String {
+    roles.iter().map(|role| role.world()).collect::<Vec<_>>().join(" or a ")
+}
+
 impl AcceptError {
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
@@ -103,6 +111,7 @@ impl AcceptError {
             | AcceptError::OtherContract { .. }
             | AcceptError::OtherVersion { .. }
             | AcceptError::NoRole { .. }
+            | AcceptError::NotOfRole { .. }
             | AcceptError::Import { .. }
             | AcceptError::Export { .. }
             | AcceptError::Start(_) => ErrorKind::Invalid,

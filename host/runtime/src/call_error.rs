@@ -34,6 +34,9 @@ pub enum CallErrorReason {
     /// The component says that trying again cannot help. The instance lives on.
     #[error("the component refuses the batch: {0}")]
     Permanent(String),
+    /// The component says that an instance cannot work as it is configured, or not yet.
+    #[error("the component does not open: {0}")]
+    NotOpen(String),
     /// The code of the component panicked.
     #[error("the component panicked at {place}: {message}")]
     Panic { place: String, message: String },
@@ -92,6 +95,25 @@ impl CallError {
         Self::with_stderr(reason, guest.stderr.tail())
     }
 
+    /// The same, of a call that opens an instance: no batch is refused by it.
+    pub(crate) fn at_open(mut self) -> Self {
+        let reason = &mut self.failure.reason;
+        if let CallErrorReason::Transient(words) | CallErrorReason::Permanent(words) = reason {
+            *reason = CallErrorReason::NotOpen(std::mem::take(words));
+        }
+        self
+    }
+
+    /// What the component said, or what happened to it.
+    pub fn words(&self) -> String {
+        match self.reason() {
+            CallErrorReason::Transient(words) | CallErrorReason::Permanent(words) | CallErrorReason::NotOpen(words) => {
+                words.clone()
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// A call that did not return in time.
     pub(crate) fn out_of_time(max: Duration, guest: &Guest) -> Self {
         Self::with_stderr(CallErrorReason::OutOfTime { max }, guest.stderr.tail())
@@ -128,7 +150,9 @@ impl CallError {
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self.reason() {
-            CallErrorReason::Transient(_) | CallErrorReason::Ended => ErrorKind::Unavailable,
+            CallErrorReason::Transient(_) | CallErrorReason::NotOpen(_) | CallErrorReason::Ended => {
+                ErrorKind::Unavailable
+            }
             CallErrorReason::Permanent(_)
             | CallErrorReason::Panic { .. }
             | CallErrorReason::Trap(_)

@@ -23,8 +23,57 @@ pub enum Role {
 /// Every role that this host runs.
 pub(crate) const ROLES: &[Role] = &[Role::Transform, Role::Sink, Role::Source, Role::Aggregate];
 
-/// What an aggregate may export too: it says which group an event belongs to.
-pub(crate) const GROUPER: (&str, &str) = ("grouper", "keys");
+/// What a component may export beside its role: found by name, and used if it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Extra {
+    /// It is told of the beginning and the end of an instance.
+    Lifecycle,
+    /// An aggregate that says which group an event belongs to.
+    Grouper,
+}
+
+/// Every extra that this host uses.
+pub(crate) const EXTRAS: &[Extra] = &[Extra::Lifecycle, Extra::Grouper];
+
+impl Extra {
+    /// The name of its interface.
+    pub fn interface(self) -> &'static str {
+        match self {
+            Extra::Lifecycle => "lifecycle",
+            Extra::Grouper => "grouper",
+        }
+    }
+
+    /// The same extra by the name of its interface.
+    pub fn by_interface(name: &str) -> Option<Self> {
+        EXTRAS.iter().copied().find(|extra| extra.interface() == name)
+    }
+
+    /// The functions of that interface.
+    pub(crate) fn functions(self) -> &'static [&'static str] {
+        match self {
+            Extra::Lifecycle => &["open", "close"],
+            Extra::Grouper => &["keys"],
+        }
+    }
+
+    /// What a component does that exports it.
+    pub fn says(self) -> &'static str {
+        match self {
+            Extra::Lifecycle => "opens and closes",
+            Extra::Grouper => "groups by itself",
+        }
+    }
+
+    /// Whether a component of this role can have it.
+    pub(crate) fn is_for(self, role: Role) -> bool {
+        match self {
+            Extra::Lifecycle => true,
+            Extra::Grouper => role == Role::Aggregate,
+        }
+    }
+}
 
 impl Role {
     /// The world that makes a component one.

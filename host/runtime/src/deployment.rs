@@ -8,6 +8,7 @@ use crate::limits::{
     STATE_WRITE_BYTES_MAX,
 };
 use crate::output::Port;
+use crate::secret::Secret;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use std::time::Duration;
 pub struct Deployment {
     /// What `config.get` answers.
     pub config: BTreeMap<String, String>,
+    /// What `config.secret` answers.
+    pub secrets: BTreeMap<String, Secret>,
     /// Where instances may emit to. The numbers of ports in an output are places in this list.
     pub ports: Arc<[Port]>,
     pub log: Arc<GuestLog>,

@@ -4,7 +4,7 @@
 //! this project understands.
 
 use crate::accept::AcceptError;
-use crate::contract::{Interface, PACKAGE, ROLES, Role};
+use crate::contract::{EXTRAS, Extra, Interface, PACKAGE, ROLES, Role};
 use crate::engine::FEATURES;
 use crate::limits::{
     COMPONENT_BYTES_MAX, DATA_SEGMENTS_MAX, FUNCTION_BYTES_MAX, FUNCTIONS_MAX, IMPORTS_MAX, MODULES_MAX, NESTING_MAX,
@@ -18,6 +18,7 @@ use wit_component::WitPrinter;
 #[derive(Debug)]
 pub(crate) struct Inspected {
     pub(crate) roles: Vec<Role>,
+    pub(crate) extras: Vec<Extra>,
     pub(crate) imports: Vec<String>,
     pub(crate) exports: Vec<String>,
     pub(crate) wit: String,
@@ -35,7 +36,9 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected, AcceptError> {
     let mut validator = Validator::new_with_features(FEATURES);
     validator.validate_all(bytes).map_err(|error| invalid(&error))?;
     check_imports(&names.imports)?;
-    Ok(Inspected { roles: roles(&names.exports)?, wit: wit(bytes), imports: names.imports, exports: names.exports })
+    let roles = roles(&names.exports)?;
+    let extras = extras(&names.exports, &roles)?;
+    Ok(Inspected { roles, extras, wit: wit(bytes), imports: names.imports, exports: names.exports })
 }
 
 fn invalid(error: &wasmparser::BinaryReaderError) -> AcceptError {
@@ -188,6 +191,25 @@ fn roles(exports: &[String]) -> Result<Vec<Role>, AcceptError> {
         Some((export, _)) => Err(AcceptError::OtherVersion { export: (*export).clone() }),
         None => Err(AcceptError::NoRole { exports: exports.to_vec() }),
     }
+}
+
+/// What it exports beside its roles. What none of them can have would never be called, which its author should know.
+fn extras(exports: &[String], roles: &[Role]) -> Result<Vec<Extra>, AcceptError> {
+    let mut extras = Vec::new();
+    for extra in EXTRAS {
+        let is_it = |interface: &Interface<'_>| {
+            interface.package == PACKAGE && interface.name == extra.interface() && interface.is_offered()
+        };
+        let Some(export) = exports.iter().find(|export| Interface::parse(export).is_some_and(|found| is_it(&found)))
+        else {
+            continue;
+        };
+        if !roles.iter().any(|role| extra.is_for(*role)) {
+            return Err(AcceptError::NotOfRole { export: export.clone(), roles: roles.to_vec() });
+        }
+        extras.push(*extra);
+    }
+    Ok(extras)
 }
 
 /// The component's world as text, for people. It decides nothing, so failing to write it refuses nothing.

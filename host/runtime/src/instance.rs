@@ -4,6 +4,7 @@ use crate::accept::AcceptError;
 use crate::call_error::{CallError, CallErrorReason};
 use crate::contract::{self, Role};
 use crate::deployment::Deployment;
+use crate::extras::Extras;
 use crate::guest::Guest;
 use crate::imports::types::{
     BatchHandle, CollectorHandle, ColumnFromCall, ColumnToGuest, GroupsToGuest, GuestError, MembersToGuest, PollStatus,
@@ -23,7 +24,7 @@ use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, ComponentType, Lift, Lower, Resource, TypedFunc};
 
 /// A function that may fail.
-type Function<P, R> = TypedFunc<P, (Result<R, GuestError>,)>;
+pub(crate) type Function<P, R> = TypedFunc<P, (Result<R, GuestError>,)>;
 type Handles = (Resource<BatchHandle>, Resource<CollectorHandle>);
 
 /// Groups of an aggregate, by position.
@@ -59,6 +60,7 @@ pub struct Instance {
 struct Live {
     store: Store<Guest>,
     exports: Exports,
+    extras: Extras,
 }
 
 /// The functions of a role.
@@ -81,7 +83,6 @@ enum Exports {
         merge: Function<(ColumnToGuest, ColumnToGuest), ColumnFromCall>,
         finish: Function<(GroupsToGuest, Resource<CollectorHandle>), ()>,
         render: Function<(GroupsToGuest,), ColumnFromCall>,
-        keys: Option<Function<(Resource<BatchHandle>,), ColumnFromCall>>,
     },
 }
 
@@ -91,7 +92,6 @@ impl Exports {
     fn of(
         role: Role,
         functions: &[ComponentExportIndex],
-        grouper: Option<&ComponentExportIndex>,
         store: &mut Store<Guest>,
         instance: &wasmtime::component::Instance,
     ) -> wasmtime::Result<Self> {
@@ -113,7 +113,6 @@ impl Exports {
                 merge: instance.get_typed_func(&mut *store, merge)?,
                 finish: instance.get_typed_func(&mut *store, finish)?,
                 render: instance.get_typed_func(&mut *store, render)?,
-                keys: grouper.map(|keys| instance.get_typed_func(&mut *store, keys)).transpose()?,
             },
             _ => wasmtime::bail!("the component is no {}", role.world()),
         })
@@ -160,13 +159,21 @@ impl Instance {
             None => return Err(CallError::out_of_time(limits.start_wall, store.data())),
         };
         let functions = program.exports.get(&role).map_or([].as_slice(), Vec::as_slice);
-        Ok(match Exports::of(role, functions, program.grouper.as_ref(), &mut store, &instance) {
-            Ok(exports) => Ok(Self { live: Some(Live { store, exports }) }),
-            Err(error) => {
-                let export = contract::interface(role.interface());
-                Err(AcceptError::Export { export, message: format!("{error:#}") })
+        let refused = |interface: &str, error: &wasmtime::Error| AcceptError::Export {
+            export: contract::interface(interface),
+            message: format!("{error:#}"),
+        };
+        let exports = match Exports::of(role, functions, &mut store, &instance) {
+            Ok(exports) => exports,
+            Err(error) => return Ok(Err(refused(role.interface(), &error))),
+        };
+        let mut extras = Extras::default();
+        for (extra, functions) in program.extras.iter().filter(|(extra, _)| extra.is_for(role)) {
+            if let Err(error) = extras.add(*extra, functions, &mut store, &instance) {
+                return Ok(Err(refused(extra.interface(), &error)));
             }
-        })
+        }
+        Ok(Ok(Self { live: Some(Live { store, exports, extras }) }))
     }
 
     /// Gives a transform a batch. What comes back well is to be committed as one unit; after an error nothing of the call
@@ -214,8 +221,8 @@ impl Instance {
     /// events say it. Everything about the batch follows, up to [`accumulate`](Self::accumulate).
     pub async fn group(&mut self, input: Input) -> Result<Option<Vec<Option<Bytes>>>, CallError> {
         let rows = input.len();
-        let Exports::Aggregate { keys, .. } = self.begin(Some(input))? else { return Err(other_role()) };
-        let Some(keys) = keys else { return Ok(None) };
+        let Exports::Aggregate { .. } = self.begin(Some(input))? else { return Err(other_role()) };
+        let Some(keys) = self.extras()?.keys else { return Ok(None) };
         let keys = self.call(keys, (Resource::new_borrow(0),)).await?;
         Ok(Some(keys.elements(rows, "keys", true)?))
     }
@@ -261,7 +268,11 @@ impl Instance {
     }
 
     fn exports(&self) -> Result<Exports, CallError> {
-        self.live.as_ref().map(|live| live.exports).ok_or_else(|| CallError::new(CallErrorReason::Ended))
+        self.live.as_ref().map(|live| live.exports).ok_or_else(ended)
+    }
+
+    pub(crate) fn extras(&self) -> Result<Extras, CallError> {
+        self.live.as_ref().map(|live| live.extras).ok_or_else(ended)
     }
 
     /// Whether it can be called.
@@ -276,7 +287,7 @@ impl Instance {
 
     /// Makes ready for calls about this input; whatever the last ones left is gone.
     fn begin(&mut self, input: Option<Input>) -> Result<Exports, CallError> {
-        let Some(live) = &mut self.live else { return Err(CallError::new(CallErrorReason::Ended)) };
+        let Some(live) = &mut self.live else { return Err(ended()) };
         let guest = live.store.data_mut();
         let now_us = guest.clock.now_us();
         guest.calls = guest.calls.wrapping_add(1);
@@ -292,29 +303,49 @@ impl Instance {
         Ok(live.exports)
     }
 
-    /// Calls a function. What it emitted and wrote stays where it is until it is finished or begun anew.
-    async fn call<P, R>(&mut self, function: Function<P, R>, parameters: P) -> Result<R, CallError>
+    /// Makes ready for a call that is about no input and writes nothing.
+    pub(crate) fn begin_reading(&mut self) -> Result<(), CallError> {
+        self.begin(None)?;
+        if let Some(live) = &mut self.live {
+            live.store.data_mut().state.read_only();
+        }
+        Ok(())
+    }
+
+    /// Calls a function that may fail. What it emitted and wrote stays where it is until it is finished or begun anew.
+    pub(crate) async fn call<P, R>(&mut self, function: Function<P, R>, parameters: P) -> Result<R, CallError>
     where
         P: ComponentNamedList + Lower + Send + Sync + 'static,
         R: ComponentType + Lift + Send + Sync + 'static,
     {
+        let (answer,) = self.invoke(function, parameters).await?;
+        match (answer, &mut self.live) {
+            (Ok(value), _) => Ok(value),
+            (Err(error), Some(live)) => {
+                live.store.data_mut().input = None;
+                Err(CallError::returned(error, live.store.data()))
+            }
+            (Err(_), None) => Err(ended()),
+        }
+    }
+
+    /// Calls a function.
+    pub(crate) async fn invoke<P, R>(&mut self, function: TypedFunc<P, R>, parameters: P) -> Result<R, CallError>
+    where
+        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        R: ComponentNamedList + Lift + Send + Sync + 'static,
+    {
         // It is put back when the call has returned: a call that is given up, and a trap, leave a store that cannot be used.
-        let Some(mut live) = self.live.take() else { return Err(CallError::new(CallErrorReason::Ended)) };
+        let mut live = self.live.take().ok_or_else(ended)?;
         let guest = live.store.data_mut();
         let limits = guest.deployment.limits;
         guest.memory.take_refusal();
         guest.budget.begin(limits.call_cpu);
         live.store.set_epoch_deadline(1);
         match within(limits.call_wall, function.call_async(&mut live.store, parameters)).await {
-            Some(Ok((Ok(value),))) => {
+            Some(Ok(answer)) => {
                 self.live = Some(live);
-                Ok(value)
-            }
-            Some(Ok((Err(error),))) => {
-                live.store.data_mut().input = None;
-                let error = CallError::returned(error, live.store.data());
-                self.live = Some(live);
-                Err(error)
+                Ok(answer)
             }
             Some(Err(error)) => Err(CallError::ended(&error, limits.call_cpu, live.store.data_mut())),
             None => Err(CallError::out_of_time(limits.call_wall, live.store.data())),
@@ -323,7 +354,7 @@ impl Instance {
 
     /// What the calls since the beginning did.
     fn finish(&mut self) -> Result<Output, CallError> {
-        let Some(live) = &mut self.live else { return Err(CallError::new(CallErrorReason::Ended)) };
+        let Some(live) = &mut self.live else { return Err(ended()) };
         let guest = live.store.data_mut();
         guest.input = None;
         let state = guest.state.finish();
@@ -331,6 +362,10 @@ impl Instance {
         let collector = guest.collector.as_mut().ok_or_else(|| host("the collector is gone".to_owned()))?;
         collector.finish(state).map_err(|error| host(error.to_string()))
     }
+}
+
+fn ended() -> CallError {
+    CallError::new(CallErrorReason::Ended)
 }
 
 /// The batch and the collector of the call in hand.

@@ -7,6 +7,7 @@ mod digest; // the name of a component
 mod input; // what a call is given
 pub mod limits; // every bound, with its reason
 mod output; // what a call gives back
+mod secret; // a value that is for one component
 
 // The way of an upload.
 mod accept; // what must be true of it
@@ -17,6 +18,7 @@ mod inspect; // what a file is, before it is compiled
 // The way of a call.
 mod call_error; // why it failed, in words
 mod collector; // gathers what is emitted
+mod extras; // what a component exports beside its role
 mod guest; // everything of the host that belongs to one instance
 mod imports; // what a component may import, one file for each interface
 mod instance; // a running component
@@ -38,7 +40,7 @@ pub use crate::http::{HttpClient, HttpGrant, HttpGrantError};
 pub use accept::{AcceptError, ComponentInfo};
 pub use call_error::{CallError, CallErrorReason};
 pub use compile::{CompileError, CompileLimits, Compiler, child_main};
-pub use contract::Role;
+pub use contract::{Extra, Role};
 pub use deployment::{Deployment, InstanceLimits};
 pub use digest::{Digest, DigestError};
 pub use guest_log::{GuestLog, LogLine, LogSource};
@@ -46,5 +48,6 @@ pub use guest_metrics::{GuestMetrics, MetricSeries, MetricValue, MetricsSnapshot
 pub use input::{Input, InputError};
 pub use instance::{Groups, Instance, SourceStatus};
 pub use output::{Emitted, Output, Port, Rejected};
-pub use program::{InstanceSettings, Program};
+pub use program::{InstanceSettings, Program, TrialError};
 pub use runtime::{Runtime, RuntimeOptions, StartError, inspect_component};
+pub use secret::Secret;

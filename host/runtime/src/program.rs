@@ -1,8 +1,8 @@
 //! A component that is ready to run.
 
 use crate::accept::AcceptError;
-use crate::call_error::CallError;
-use crate::contract::{self, ROLES, Role};
+use crate::call_error::{CallError, CallErrorReason};
+use crate::contract::{self, EXTRAS, Extra, ROLES, Role};
 use crate::deployment::Deployment;
 use crate::digest::Digest;
 use crate::engine::StreamEngine;
@@ -11,10 +11,11 @@ use crate::imports;
 use crate::instance::Instance;
 use crate::memory::HostMemory;
 use crate::state::StateStore;
-use nodata_log::{Clock, Log, TaskKey};
+use nodata_log::{Clock, ErrorKind, Log, TaskKey};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use thiserror::Error;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
 /// What all programs share.
@@ -44,8 +45,8 @@ pub(crate) struct ProgramInner {
     pub(crate) pre: InstancePre<Guest>,
     /// The functions of each role that the component exports, in the order of the contract.
     pub(crate) exports: BTreeMap<Role, Vec<ComponentExportIndex>>,
-    /// Of an aggregate that says which group an event belongs to.
-    pub(crate) grouper: Option<ComponentExportIndex>,
+    /// The functions of what it exports beside its roles, in the order of the contract.
+    pub(crate) extras: BTreeMap<Extra, Vec<ComponentExportIndex>>,
     pub(crate) machine: Arc<Machine>,
 }
 
@@ -67,6 +68,25 @@ pub struct InstanceSettings {
     pub log: Arc<dyn Log>,
 }
 
+/// Why a component cannot be deployed so.
+#[derive(Clone, Debug, Error)]
+pub enum TrialError {
+    #[error("does not start: {0}")]
+    Start(CallError),
+    /// It said so, or it failed at it.
+    #[error("does not open: {}", .0.words())]
+    Open(CallError),
+}
+
+impl TrialError {
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            TrialError::Start(error) | TrialError::Open(error) => error.kind(),
+        }
+    }
+}
+
 impl Program {
     /// Checks the imports of a component against what the host offers.
     pub(crate) fn link(digest: Digest, component: &Component, machine: Arc<Machine>) -> Result<Self, AcceptError> {
@@ -74,21 +94,25 @@ impl Program {
             .linker
             .instantiate_pre(component)
             .map_err(|error| AcceptError::Import { message: format!("{error:#}") })?;
-        let mut exports = BTreeMap::new();
-        for role in ROLES {
-            let export = contract::interface(role.interface());
-            let Some(interface) = component.get_export_index(None, &export) else { continue };
-            let of = |name: &&str| {
+        let of = |name: &str, functions: &[&str]| {
+            let export = contract::interface(name);
+            let Some(interface) = component.get_export_index(None, &export) else { return Ok(None) };
+            let index = |name: &&str| {
                 let function = component.get_export_index(Some(&interface), name);
                 let message = format!("there is no function `{name}`");
                 function.ok_or_else(|| AcceptError::Export { export: export.clone(), message })
             };
-            exports.insert(*role, role.functions().iter().map(of).collect::<Result<_, _>>()?);
+            functions.iter().map(index).collect::<Result<Vec<_>, _>>().map(Some)
+        };
+        let mut exports = BTreeMap::new();
+        for role in ROLES {
+            exports.extend(of(role.interface(), role.functions())?.map(|functions| (*role, functions)));
         }
-        let (interface, function) = contract::GROUPER;
-        let grouper = component.get_export_index(None, contract::interface(interface));
-        let grouper = grouper.and_then(|interface| component.get_export_index(Some(&interface), function));
-        Ok(Self { inner: Arc::new(ProgramInner { digest, pre, exports, grouper, machine }) })
+        let mut extras = BTreeMap::new();
+        for extra in EXTRAS {
+            extras.extend(of(extra.interface(), extra.functions())?.map(|functions| (*extra, functions)));
+        }
+        Ok(Self { inner: Arc::new(ProgramInner { digest, pre, exports, extras, machine }) })
     }
 
     /// What it can be started as.
@@ -96,15 +120,37 @@ impl Program {
         self.inner.exports.keys().copied()
     }
 
+    /// Whether the component exports this beside its role.
+    pub fn has(&self, extra: Extra) -> bool {
+        self.inner.extras.contains_key(&extra)
+    }
+
     /// Names the component.
     pub fn digest(&self) -> Digest {
         self.inner.digest
     }
 
-    /// Starts an instance. This runs code of the component, so it is done on a guest thread
+    /// Starts an instance, and opens it if it wants to be. This runs code of the component, so it is done on a guest thread
     /// ([`Runtime::spawn`](crate::Runtime::spawn)).
     pub async fn instantiate(&self, settings: InstanceSettings) -> Result<Instance, CallError> {
         let InstanceSettings { role, deployment, task, log } = settings;
-        Instance::start(&self.inner, role, deployment, task.source.partition, Some(StateStore { task, log })).await
+        let store = Some(StateStore { task, log });
+        let mut instance = Instance::start(&self.inner, role, deployment, task.source.partition, store).await?;
+        instance.open_up().await.map_err(CallError::at_open)?;
+        Ok(instance)
+    }
+
+    /// Starts an instance that is thrown away, and finds out whether it opens with what this deployment says. It has no state.
+    pub async fn try_out(&self, role: Role, deployment: Arc<Deployment>) -> Result<(), TrialError> {
+        let mut instance = Instance::start(&self.inner, role, deployment, 0, None).await.map_err(TrialError::Start)?;
+        match instance.open_up().await {
+            Ok(()) => {
+                // It has nothing to do, and it may have somebody to say goodbye to. Nobody waits for how that ends.
+                let _ = instance.let_go().await;
+                Ok(())
+            }
+            Err(error) if matches!(error.reason(), CallErrorReason::Transient(_)) => Ok(()),
+            Err(error) => Err(TrialError::Open(error)),
+        }
     }
 }

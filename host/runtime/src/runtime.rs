@@ -97,6 +97,7 @@ pub fn inspect_component(bytes: &[u8]) -> Result<ComponentInfo, AcceptError> {
         digest: Digest::of(bytes),
         bytes: bytes.len() as u64,
         roles: inspected.roles,
+        extras: inspected.extras,
         contract: contract::version(),
         imports: inspected.imports,
         exports: inspected.exports,
@@ -202,6 +203,7 @@ impl Runtime {
     async fn try_out(&self, program: &Program) -> Result<(), AcceptError> {
         let deployment = Arc::new(Deployment {
             config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             ports: Arc::new([]),
             log: Arc::new(GuestLog::new(self.shared.machine.clock.clone())),
             metrics: Arc::new(GuestMetrics::default()),

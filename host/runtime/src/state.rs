@@ -41,17 +41,24 @@ pub(crate) struct StateTables {
     writes: BTreeMap<Name, Writes>,
     bytes: u64,
     bytes_max: u64,
+    is_read_only: bool,
 }
 
 impl StateTables {
     pub(crate) fn new(store: Option<StateStore>, bytes_max: u64) -> Self {
-        Self { store, writes: BTreeMap::new(), bytes: 0, bytes_max }
+        Self { store, writes: BTreeMap::new(), bytes: 0, bytes_max, is_read_only: false }
     }
 
     /// Forgets what the last call wrote.
     pub(crate) fn begin(&mut self) {
         self.writes.clear();
         self.bytes = 0;
+        self.is_read_only = false;
+    }
+
+    /// Refuses what the call in hand writes, because nothing of it is committed.
+    pub(crate) fn read_only(&mut self) {
+        self.is_read_only = true;
     }
 
     /// What the call wrote, one change for each table.
@@ -94,6 +101,9 @@ impl StateTables {
 
     /// Writes all of these entries or none. Of equal keys the last one counts; `None` deletes.
     pub(crate) fn put(&mut self, table: &Name, entries: Vec<(Bytes, Option<Bytes>)>) -> Result<(), StateError> {
+        if self.is_read_only {
+            return Err(StateError::Denied("while a component begins or ends, state can only be read".to_owned()));
+        }
         self.store()?;
         for (key, value) in &entries {
             check_key(key)?;

@@ -27,8 +27,8 @@ impl From<RegistryError> for Refusal {
 }
 
 fn to_wire(entry: ComponentEntry) -> wire::Component {
-    let ComponentEntry { name, digest, bytes, roles, imports, uploaded_us } = entry;
-    wire::Component { name, digest, bytes, roles, imports, uploaded_timestamp_us: uploaded_us }
+    let ComponentEntry { name, digest, bytes, roles, extras, imports, uploaded_us } = entry;
+    wire::Component { name, digest, bytes, roles, extras, imports, uploaded_timestamp_us: uploaded_us }
 }
 
 #[tonic::async_trait]

@@ -29,9 +29,13 @@ impl From<DeploymentError> for Refusal {
         match error {
             DeploymentError::Log(error) => error.into(),
             DeploymentError::Registry(error) => error.into(),
+            DeploymentError::Secret(error) => error.into(),
             error => {
                 let refusal = Refusal::new(error.kind(), error.reason(), error.to_string());
                 match error {
+                    DeploymentError::Sessions { topic, .. } => refusal.hint(format!(
+                        "if each group is in one partition, because it follows from the key, say `--keyed`; otherwise make another topic of `{topic}` whose keys are the groups, with a transform"
+                    )),
                     DeploymentError::Exists { name } => refusal
                         .code(Code::AlreadyExists)
                         .hint(format!("give another name, or delete it first: `nodata deployment delete {name}`")),
@@ -57,6 +61,7 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
             DeploymentRole::Source => Role::Source(wire::Source { outputs: spec.outputs.clone() }),
         }),
         config: spec.config.clone(),
+        secrets: spec.secrets.clone(),
         allow_http: spec.allow_http.clone(),
         created_timestamp_us: spec.created_us,
         state: state(view).into(),
@@ -67,7 +72,7 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
 
 fn aggregate_to_wire(spec: &DeploymentSpec) -> wire::Aggregate {
     let (input, outputs) = (spec.input.clone(), spec.outputs.clone());
-    let Some(Aggregation { window, lateness_us, idle_us }) = spec.aggregation else {
+    let Some(Aggregation { window, lateness_us, idle_us, keyed }) = spec.aggregation else {
         return wire::Aggregate { input, outputs, ..Default::default() };
     };
     let window = match window {
@@ -78,7 +83,7 @@ fn aggregate_to_wire(spec: &DeploymentSpec) -> wire::Aggregate {
         Window::Sliding { size_us, slide_us } => Some(AskedWindow::Sliding(wire::SlidingWindow { size_us, slide_us })),
         Window::Session { gap_us } => Some(AskedWindow::Session(wire::SessionWindow { gap_us })),
     };
-    wire::Aggregate { input, outputs, window, lateness_us, idle_us }
+    wire::Aggregate { input, outputs, window, lateness_us, idle_us, keyed }
 }
 
 fn policy_to_wire(policy: ErrorPolicy) -> wire::ErrorPolicy {
@@ -129,6 +134,7 @@ fn task_to_wire(task: &TaskView) -> wire::Task {
     };
     wire::Task {
         partition: task.partition,
+        puts_together: task.puts_together,
         state: state.into(),
         position: report.position,
         end_offset: task.end,
@@ -169,7 +175,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
         Some(AskedRole::Transform(wire::Transform { input, outputs })) => DeployedAs::Transform { input, outputs },
         Some(AskedRole::Sink(wire::Sink { input })) => DeployedAs::Sink { input },
         Some(AskedRole::Source(wire::Source { outputs })) => DeployedAs::Source { outputs },
-        Some(AskedRole::Aggregate(wire::Aggregate { input, outputs, window, lateness_us, idle_us })) => {
+        Some(AskedRole::Aggregate(wire::Aggregate { input, outputs, window, lateness_us, idle_us, keyed })) => {
             let window = match window {
                 None => Window::None,
                 Some(AskedWindow::Tumbling(wire::TumblingWindow { size_us })) => {
@@ -180,7 +186,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
                 }
                 Some(AskedWindow::Session(wire::SessionWindow { gap_us })) => Window::Session { gap_us },
             };
-            DeployedAs::Aggregate { input, outputs, how: Aggregation { window, lateness_us, idle_us } }
+            DeployedAs::Aggregate { input, outputs, how: Aggregation { window, lateness_us, idle_us, keyed } }
         }
         None => {
             let what = "the request says nothing about what the component is deployed as";
@@ -200,6 +206,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
         role,
         start,
         config: request.config,
+        secrets: request.secrets,
         allow_http: request.allow_http,
         on_error: request.on_error.map(policy_from_wire).transpose()?.unwrap_or_default(),
     })

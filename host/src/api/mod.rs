@@ -8,12 +8,14 @@ mod door; // wire bytes become batches
 mod publish; // PublishService
 mod repeats; // events whose ids are known
 mod rows; // batches become wire bytes
+mod secret; // SecretService
 mod status; // errors as a caller sees them
 mod topic; // TopicService
 
 use crate::deployment::Deployments;
 use crate::limits::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::registry::Registry;
+use crate::secrets::Secrets;
 use aggregate::AggregateApi;
 use component::ComponentApi;
 use consume::ConsumeApi;
@@ -25,8 +27,10 @@ use nodata_proto::server::component_service_server::ComponentServiceServer;
 use nodata_proto::server::consume_service_server::ConsumeServiceServer;
 use nodata_proto::server::deployment_service_server::DeploymentServiceServer;
 use nodata_proto::server::publish_service_server::PublishServiceServer;
+use nodata_proto::server::secret_service_server::SecretServiceServer;
 use nodata_proto::server::topic_service_server::TopicServiceServer;
 use publish::PublishApi;
+use secret::SecretApi;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +43,7 @@ pub struct ApiParts {
     pub log: Arc<dyn Log>,
     pub clock: Arc<dyn Clock>,
     pub registry: Registry,
+    pub secrets: Secrets,
     pub deployments: Deployments,
     pub archiver: ArchiverHandle,
 }
@@ -49,7 +54,7 @@ pub async fn serve(
     parts: ApiParts,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let ApiParts { log, clock, registry, deployments, archiver } = parts;
+    let ApiParts { log, clock, registry, secrets, deployments, archiver } = parts;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<PublishServiceServer<PublishApi>>().await;
     health.set_serving::<ConsumeServiceServer<ConsumeApi>>().await;
@@ -57,6 +62,7 @@ pub async fn serve(
     health.set_serving::<ComponentServiceServer<ComponentApi>>().await;
     health.set_serving::<AggregateServiceServer<AggregateApi>>().await;
     health.set_serving::<DeploymentServiceServer<DeploymentApi>>().await;
+    health.set_serving::<SecretServiceServer<SecretApi>>().await;
     let publish = PublishApi::new(log.clone(), clock, stop.clone());
     let topics = TopicApi { log: log.clone(), deployments: deployments.clone(), archiver, stop: stop.clone() };
     let mut router = http2()
@@ -66,6 +72,7 @@ pub async fn serve(
         .add_service(TopicServiceServer::new(topics))
         .add_service(ComponentServiceServer::new(ComponentApi { registry }))
         .add_service(AggregateServiceServer::new(AggregateApi { deployments: deployments.clone() }))
+        .add_service(SecretServiceServer::new(SecretApi { secrets, deployments: deployments.clone() }))
         .add_service(DeploymentServiceServer::new(DeploymentApi { deployments, stop: stop.clone() }));
     match reflection() {
         Ok(reflection) => router = router.add_service(reflection),

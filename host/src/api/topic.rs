@@ -152,6 +152,17 @@ impl wire::topic_service_server::TopicService for TopicApi {
             retention_bytes: request.retention_bytes.map(not_zero),
             deduplicate_us: request.deduplicate_us.map(not_zero),
         };
+        if change.partitions.is_some_and(|partitions| partitions > 1)
+            && let Some(tied) = self.deployments.tied_to_one_partition(name.as_str()).await.map_err(Refusal::from)?
+        {
+            let message = format!(
+                "deployment `{tied}` groups the events of topic `{name}` by itself, over windows, and relies on its one partition"
+            );
+            let refusal = Refusal::new(ErrorKind::Conflict, "ONE_PARTITION", message)
+                .code(Code::FailedPrecondition)
+                .hint(format!("delete it first, `nodata deployment delete {tied}`, and deploy it again afterwards"));
+            return Err(refusal.into());
+        }
         let changed = self.log.change_topic(&name, &change).map_err(Refusal::from)?;
         let topic = changed.await.map_err(Refusal::from)?;
         Ok(Response::new(wire::UpdateTopicResponse { topic: Some(topic_to_wire(&topic)) }))

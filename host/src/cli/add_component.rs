@@ -38,6 +38,9 @@ pub(crate) struct AddComponentArgs {
     /// What the component can read as its configuration. Can be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     config: Vec<(String, String)>,
+    /// Let it read a secret, `NAME`, or `NAME=SECRET` where the component has another name for it. Can be given several times.
+    #[arg(long, value_name = "NAME[=SECRET]", value_parser = secret)]
+    secret: Vec<(String, String)>,
     /// Let it send HTTP requests there: `[METHODS] ORIGIN [in NETWORKS]`, such as `https://api.example.com`, or `POST
     /// http://clickhouse.internal:8123 in 10.0.0.0/8` for a name in a network that is not the internet. Can be given several times.
     #[arg(long, value_name = "GRANT", value_parser = grant)]
@@ -83,6 +86,10 @@ struct WindowArgs {
     /// For an aggregate: time goes on with the clock in a partition without events for so long.
     #[arg(long, value_name = "TIME", value_parser = micros)]
     idle: Option<i64>,
+    /// For an aggregate that says which group an event is in: all events of a group are in one partition, because the group follows
+    /// from the key. Without it, windows are put together from all partitions.
+    #[arg(long)]
+    keyed: bool,
 }
 
 fn micros(text: &str) -> Result<i64, String> {
@@ -109,6 +116,10 @@ fn pair(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("give NAME=VALUE".to_owned()),
     }
+}
+
+fn secret(text: &str) -> Result<(String, String), String> {
+    if text.contains('=') { pair(text) } else { Ok((text.to_owned(), text.to_owned())) }
 }
 
 /// Told here, before anything is uploaded.
@@ -168,6 +179,7 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     let name = name_of(&args.file, args.name.clone())?;
     let role = wiring(&args)?;
     let config = collect("--config", args.config)?;
+    let secrets = collect("--secret", args.secret)?;
     let file = read(&args.file)?;
     let client = args.common.connect().await?;
     // Wrong topics are told before anything is compiled.
@@ -182,6 +194,7 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
         role: Some(role),
         from: Some(StartPosition { position: Some(args.from) }),
         config,
+        secrets,
         allow_http: args.allow_http,
         on_error: Some(args.on_error),
     };
@@ -228,9 +241,9 @@ fn topics(role: &Role) -> Vec<&String> {
 fn wiring(args: &AddComponentArgs) -> Result<Role, CliError> {
     let mut outputs = collect("--port", args.port.clone())?;
     let RoleArgs { transform, sink, source, aggregate } = &args.role;
-    let WindowArgs { window, lateness, idle } = &args.windows;
-    if aggregate.is_none() && (window.is_some() || lateness.is_some() || idle.is_some()) {
-        return Err(CliError::invalid("--window, --lateness and --idle are for aggregates"));
+    let WindowArgs { window, lateness, idle, keyed } = &args.windows;
+    if aggregate.is_none() && (window.is_some() || lateness.is_some() || idle.is_some() || *keyed) {
+        return Err(CliError::invalid("--window, --lateness, --idle and --keyed are for aggregates"));
     }
     if let Some(input) = sink {
         if let Some(port) = outputs.keys().next() {
@@ -267,6 +280,7 @@ fn wiring(args: &AddComponentArgs) -> Result<Role, CliError> {
             window: *window,
             lateness_us: lateness.unwrap_or(0),
             idle_us: idle.map(i64::unsigned_abs),
+            keyed: *keyed,
         }),
     })
 }

@@ -11,7 +11,7 @@ use nodata_client::proto::upload_component_request::Request;
 use nodata_client::proto::{
     Component, DescribeComponentRequest, ListComponentsRequest, UploadComponentRequest, UploadComponentStart,
 };
-use nodata_runtime::{AcceptError, ComponentInfo, inspect_component, limits::COMPONENT_BYTES_MAX};
+use nodata_runtime::{AcceptError, ComponentInfo, Extra, inspect_component, limits::COMPONENT_BYTES_MAX};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -129,7 +129,7 @@ async fn list(common: &Common) -> Result<(), CliError> {
             vec![
                 component.name.clone(),
                 short(&component.digest).to_owned(),
-                component.roles.join(", "),
+                abilities(&component.roles, &component.extras),
                 bytes(component.bytes),
                 time(component.uploaded_timestamp_us),
             ]
@@ -149,12 +149,14 @@ async fn inspect(component: &str, common: &Common) -> Result<(), CliError> {
                 None => failed,
             }
         })?;
-        let ComponentInfo { digest, bytes, roles, imports, wit, .. } = info;
-        let roles: Vec<&str> = roles.iter().map(|role| role.world()).collect();
+        let ComponentInfo { digest, bytes, roles, extras, imports, wit, .. } = info;
+        let roles: Vec<String> = roles.iter().map(|role| role.world().to_owned()).collect();
+        let extras: Vec<String> = extras.iter().map(|extra| extra.interface().to_owned()).collect();
         let json = json!({
-            "file": component, "digest": digest.to_string(), "bytes": bytes, "roles": roles, "imports": imports, "wit": wit,
+            "file": component, "digest": digest.to_string(), "bytes": bytes, "roles": roles, "extras": extras,
+            "imports": imports, "wit": wit,
         });
-        let title = format!("{component}: {}, {}, sha256 {digest}", roles.join(", "), self::bytes(bytes));
+        let title = format!("{component}: {}, {}, sha256 {digest}", abilities(&roles, &extras), self::bytes(bytes));
         (json, title, imports, wit)
     } else {
         let (name, digest) = component.split_once('@').unwrap_or((component, ""));
@@ -166,7 +168,7 @@ async fn inspect(component: &str, common: &Common) -> Result<(), CliError> {
         let title = format!(
             "{}: {}, {}, sha256 {}, uploaded {}",
             found.name,
-            found.roles.join(", "),
+            abilities(&found.roles, &found.extras),
             bytes(found.bytes),
             found.digest,
             time(found.uploaded_timestamp_us)
@@ -182,6 +184,14 @@ async fn inspect(component: &str, common: &Common) -> Result<(), CliError> {
     })
 }
 
+/// What a component can be deployed as, and what it does beside that.
+fn abilities(roles: &[String], extras: &[String]) -> String {
+    let says = |name: &String| Extra::by_interface(name).map_or(name.clone(), |extra| extra.says().to_owned());
+    let extras: Vec<String> = extras.iter().map(says).collect();
+    let roles = roles.join(", ");
+    if extras.is_empty() { roles } else { format!("{roles} ({})", extras.join(", ")) }
+}
+
 /// Enough of a digest to tell components apart.
 pub(crate) fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
@@ -193,6 +203,7 @@ pub(crate) fn to_json(component: &Component) -> Value {
         "digest": component.digest,
         "bytes": component.bytes,
         "roles": component.roles,
+        "extras": component.extras,
         "imports": component.imports,
         "uploaded": time(component.uploaded_timestamp_us),
     })

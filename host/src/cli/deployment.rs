@@ -155,11 +155,15 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         format!("created    {}", time(deployment.created_timestamp_us)),
     ];
     lines.extend(deployment.config.iter().map(|(key, value)| format!("config     {key} = {value}")));
+    lines.extend(deployment.secrets.iter().map(|(inside, name)| match inside == name {
+        true => format!("secret     {name}"),
+        false => format!("secret     {inside} = secret {name}"),
+    }));
     lines.extend(deployment.allow_http.iter().map(|grant| format!("http       {grant}")));
     lines.push(String::new());
     let row = |task: &Task| {
         vec![
-            task.partition.to_string(),
+            if task.puts_together { format!("parts/{}", task.partition) } else { task.partition.to_string() },
             task_state(task.state()).to_owned(),
             count(task.position),
             count(task.lag),
@@ -271,7 +275,7 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
             };
             let json = json!({
                 "input": aggregate.input, "outputs": aggregate.outputs, "window": window,
-                "lateness_us": aggregate.lateness_us, "idle_us": aggregate.idle_us,
+                "lateness_us": aggregate.lateness_us, "idle_us": aggregate.idle_us, "keyed": aggregate.keyed,
             });
             ("aggregate", json)
         }
@@ -286,6 +290,7 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         "digest": deployment.digest,
         role: wiring,
         "config": deployment.config,
+        "secrets": deployment.secrets,
         "allow_http": deployment.allow_http,
         "on_error": policy_text(&deployment.on_error.unwrap_or_default()),
         "created": time(deployment.created_timestamp_us),
@@ -295,6 +300,7 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
 fn task_to_json(task: &Task) -> Value {
     json!({
         "partition": task.partition,
+        "puts_together": task.puts_together,
         "state": task_state(task.state()),
         "position": task.position,
         "end": task.end_offset,

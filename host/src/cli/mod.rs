@@ -13,6 +13,7 @@ mod error; // how a command fails
 mod fsck; // fsck
 mod out; // how a command prints
 mod publish; // publish
+mod secret; // secret put|list|delete
 mod serve; // serve
 mod topic; // topic create|list|describe|update|delete
 
@@ -71,6 +72,9 @@ enum ClientCommand {
     /// List, describe, pause, resume and delete deployments, and read their logs.
     #[command(subcommand)]
     Deployment(deployment::DeploymentCommand),
+    /// Keep, list and delete secrets.
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// Show what aggregates hold.
     #[command(subcommand)]
     Aggregate(aggregate::AggregateCommand),
@@ -145,6 +149,7 @@ fn run_client(command: ClientCommand) -> Result<(), CliError> {
                     ClientCommand::AddComponent(args) => add_component::run(args).await,
                     ClientCommand::Component(command) => component::run(command).await,
                     ClientCommand::Deployment(command) => deployment::run(command).await,
+                    ClientCommand::Secret(command) => secret::run(command).await,
                     ClientCommand::Aggregate(command) => aggregate::run(command).await,
                     ClientCommand::Dlq(command) => dlq::run(command).await,
                     ClientCommand::Bench(command) => bench::run(command).await,

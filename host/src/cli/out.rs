@@ -44,6 +44,11 @@ pub(crate) fn has_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Whether a person is typing.
+pub(crate) fn has_input_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
 /// Columns as wide as what is in them.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let width = |column: usize| {

@@ -40,6 +40,10 @@ pub(crate) struct ServeArgs {
     /// MiB of log at which publishers wait until it is in Parquet files [default: 8192, or a quarter of the free space].
     #[arg(long, value_name = "MIB")]
     log_max: Option<u64>,
+    /// The file with the key that secrets are encrypted with. It is made when the first secret is put, and whoever has it and the
+    /// store has the secrets [default: secrets.key in the directory of the store].
+    #[arg(long, env = "NODATA_SECRETS_KEY", value_name = "FILE")]
+    secrets_key: Option<PathBuf>,
     /// What to say while running: error, warn, info, debug, or a filter such as `nodata=debug`.
     #[arg(long, env = "NODATA_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
@@ -61,6 +65,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), CliError> {
     settings.hot_bytes = args.keep_log << 20;
     settings.log_bytes_max = args.log_max.map(|mib| mib << 20);
     settings.archive_after = Duration::from_secs(args.archive_after);
+    settings.secrets_key = args.secrets_key;
     settings.guest_memory_bytes = args.guest_memory << 20;
     let program = std::env::current_exe()
         .map_err(|error| CliError::failed(format!("cannot find this program, which compiles components: {error}")))?;

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 pub(crate) const GROUPS: &str = "nodata.groups";
-const ENDS: &str = "nodata.ends";
-const TIME: &str = "nodata.time";
+pub(crate) const ENDS: &str = "nodata.ends";
+pub(crate) const TIME: &str = "nodata.time";
 const LATEST: &[u8] = b"latest";
 
 /// The port that late events go to, where it is wired.
@@ -28,6 +28,9 @@ pub struct Aggregation {
     pub lateness_us: i64,
     /// A partition without events for so long goes on in time by itself.
     pub idle_us: Option<u64>,
+    /// All events of a group are in one partition, also where the component says which group that is.
+    #[serde(default)]
+    pub keyed: bool,
 }
 
 /// The event time that a task has come to.
@@ -60,20 +63,20 @@ pub(crate) fn key_prefix(key: &[u8]) -> BytesMut {
     bytes
 }
 
-fn group_key(key: &[u8], start: TimestampUs) -> Bytes {
+pub(crate) fn group_key(key: &[u8], start: TimestampUs) -> Bytes {
     let mut bytes = key_prefix(key);
     bytes.put_u64(ordered(start));
     bytes.freeze()
 }
 
-fn end_key(key: &[u8], span: Span) -> Bytes {
+pub(crate) fn end_key(key: &[u8], span: Span) -> Bytes {
     let mut bytes = BytesMut::with_capacity(key.len() + 20);
     bytes.put_u64(ordered(span.end));
     bytes.put_slice(&group_key(key, span.start));
     bytes.freeze()
 }
 
-fn stored_value(end: TimestampUs, accumulator: &[u8]) -> Bytes {
+pub(crate) fn stored_value(end: TimestampUs, accumulator: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(8 + accumulator.len());
     bytes.put_u64(ordered(end));
     bytes.put_slice(accumulator);
@@ -101,7 +104,12 @@ impl StoredGroup {
 /// Keys and values of state that are asked for at once.
 const STATE_CHUNK: usize = 1024;
 
-fn state_of(log: &dyn Log, task: TaskKey, table: &Name, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, LogError> {
+pub(crate) fn state_of(
+    log: &dyn Log,
+    task: TaskKey,
+    table: &Name,
+    keys: &[Bytes],
+) -> Result<Vec<Option<Bytes>>, LogError> {
     let mut values = Vec::with_capacity(keys.len());
     for keys in keys.chunks(STATE_CHUNK) {
         values.extend(log.state_get(task, table, keys)?);

@@ -2,18 +2,22 @@
 //! and after every restart.
 
 use crate::deployment::aggregate::Aggregation;
+use crate::deployment::parts::PartsTopic;
 use crate::deployment::spec::{
     DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, failure_prefix, spec_key,
 };
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
 use crate::deployment::windows::Window;
-use crate::limits::{CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX};
+use crate::limits::{CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX, SECRETS_GRANTED_MAX};
 use crate::registry::{ComponentEntry, Registry, RegistryError};
+use crate::secrets::{SecretError, Secrets};
 use nodata_log::{
     Bounds, Clock, ErrorKind, Expect, Log, LogError, MetadataStore, Name, NameError, Offset, TaskKey, TimestampUs,
-    Topic, Tp,
+    Topic, TopicConfig, Tp,
 };
-use nodata_runtime::{GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Runtime};
+use nodata_runtime::{
+    Extra, GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Program, Runtime, TrialError,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
@@ -30,6 +34,8 @@ pub enum DeploymentError {
     Deleting { name: String },
     #[error("component `{component}` is no {role}; it is {}", if roles.is_empty() { "nothing that can be deployed".to_owned() } else { roles.join(", ") })]
     Role { component: String, role: &'static str, roles: Vec<String> },
+    #[error("component `{component}` {error}")]
+    Trial { component: String, error: TrialError },
     #[error("deployment `{name}` is replaying its dead letters")]
     Replaying { name: String },
     #[error("dead letter {at} does not fit topic `{topic}`: {what}; those before it were replayed")]
@@ -42,10 +48,17 @@ pub enum DeploymentError {
     NotAnAggregate { name: String },
     #[error("the groups cannot be shown: {reason}")]
     Render { reason: String },
+    #[error(
+        "the component says which group an event is in, so a session may be in any of the {partitions} partitions of \
+         topic `{topic}`"
+    )]
+    Sessions { topic: Name, partitions: u32 },
     #[error("a source writes to a topic, and none was given")]
     NoOutput,
     #[error(transparent)]
     HttpGrant(#[from] HttpGrantError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error("the deployment would read what it writes: topic `{topic}` is its input and behind port \"{port}\"")]
     Loop { topic: String, port: String },
     #[error(
@@ -75,6 +88,7 @@ impl DeploymentError {
             DeploymentError::Role { .. }
             | DeploymentError::TooMuch { .. }
             | DeploymentError::NoOutput
+            | DeploymentError::Sessions { .. }
             | DeploymentError::HttpGrant(_)
             | DeploymentError::Window { .. }
             | DeploymentError::NotAnAggregate { .. }
@@ -82,7 +96,9 @@ impl DeploymentError {
             | DeploymentError::Loop { .. }
             | DeploymentError::Letter { .. }
             | DeploymentError::Start { .. } => ErrorKind::Invalid,
+            DeploymentError::Trial { error, .. } => error.kind(),
             DeploymentError::Registry(error) => error.kind(),
+            DeploymentError::Secret(error) => error.kind(),
             DeploymentError::Log(error) => error.kind(),
         }
     }
@@ -96,15 +112,18 @@ impl DeploymentError {
             DeploymentError::Replaying { .. } => "REPLAYING",
             DeploymentError::Letter { .. } => "DEAD_LETTER",
             DeploymentError::Role { .. } => "ROLE",
+            DeploymentError::Trial { .. } => "TRIAL",
             DeploymentError::TooMuch { .. } => "TOO_MUCH",
             DeploymentError::Window { .. } => "WINDOW",
             DeploymentError::NotAnAggregate { .. } => "NO_AGGREGATE",
             DeploymentError::Render { .. } => "RENDER",
             DeploymentError::NoOutput => "NO_OUTPUT",
+            DeploymentError::Sessions { .. } => "SESSIONS",
             DeploymentError::HttpGrant(_) => "HTTP_GRANT",
             DeploymentError::Loop { .. } => "LOOP",
             DeploymentError::Start { .. } => "OUT_OF_RANGE",
             DeploymentError::Registry(error) => error.reason(),
+            DeploymentError::Secret(error) => error.reason(),
             DeploymentError::Log(error) => error.reason(),
         }
     }
@@ -143,6 +162,8 @@ pub struct DeployRequest {
     pub role: DeployedAs,
     pub start: StartAt,
     pub config: BTreeMap<String, String>,
+    /// Secrets that it may read: what its component calls them, and their names here.
+    pub secrets: BTreeMap<String, String>,
     /// HTTP requests that it may send, each as [`HttpGrant`] is written.
     pub allow_http: Vec<String>,
     pub on_error: ErrorPolicy,
@@ -160,6 +181,8 @@ pub struct DeploymentView {
 #[derive(Clone, Debug)]
 pub struct TaskView {
     pub partition: u32,
+    /// It reads a partition of the parts of groups, and not of the input.
+    pub puts_together: bool,
     pub end: Offset,
     pub report: TaskReport,
 }
@@ -177,6 +200,7 @@ pub struct DeploymentsParts {
     pub log: Arc<dyn Log>,
     pub meta: Arc<dyn MetadataStore>,
     pub registry: Registry,
+    pub secrets: Secrets,
     pub runtime: Runtime,
     pub clock: Arc<dyn Clock>,
     /// Numbers that are used once: they name the positions and the state of a deployment.
@@ -236,6 +260,11 @@ fn http_grants(texts: &[String]) -> Result<Vec<String>, HttpGrantError> {
     texts.iter().map(|text| text.parse().map(|grant: HttpGrant| grant.to_string())).collect()
 }
 
+/// Whether a group may be in any partition, and has results when its windows close.
+fn groups_by_itself(spec: &DeploymentSpec, program: &Program) -> bool {
+    spec.aggregation.is_some_and(|how| how.window != Window::None && !how.keyed) && program.has(Extra::Grouper)
+}
+
 impl Deployments {
     pub(crate) fn new(parts: DeploymentsParts) -> Self {
         Self { parts, live: Arc::default(), moved: watch::Sender::new(0), replaying: Arc::default() }
@@ -251,7 +280,7 @@ impl Deployments {
 
     /// Makes a deployment. Where it begins is decided here.
     pub async fn deploy(&self, request: DeployRequest) -> Result<DeploymentView, DeploymentError> {
-        let DeployRequest { name, component, digest, role, start, config, allow_http, on_error } = request;
+        let DeployRequest { name, component, digest, role, start, config, secrets, allow_http, on_error } = request;
         let aggregation = match &role {
             DeployedAs::Aggregate { how, .. } => Some(check_aggregation(*how)?),
             _ => None,
@@ -271,12 +300,16 @@ impl Deployments {
             ("bytes of configuration", config_bytes, CONFIG_BYTES_MAX),
             ("ports", outputs.len(), PORTS_MAX),
             ("HTTP grants", allow_http.len(), HTTP_GRANTS_MAX),
+            ("secrets", secrets.len(), SECRETS_GRANTED_MAX),
         ] {
             if count > max {
                 return Err(DeploymentError::TooMuch { what, count, max });
             }
         }
         let allow_http = http_grants(&allow_http)?;
+        for secret in secrets.values() {
+            self.parts.secrets.check(&Name::new(secret)?)?;
+        }
         let topic = self.parts.log.topic(&Name::new(&input)?)?;
         for (port, output) in &outputs {
             let output = self.parts.log.topic(&Name::new(output)?)?;
@@ -298,11 +331,13 @@ impl Deployments {
             digest,
             role,
             aggregation,
+            parts: None,
             start,
             input,
             input_id: topic.id.0,
             outputs,
             config,
+            secrets,
             allow_http,
             on_error,
             created_us: self.parts.clock.now_us(),
@@ -310,12 +345,61 @@ impl Deployments {
             replay: None,
             deleting: false,
         };
+        let program = self.load(&spec).await?;
+        self.try_out(&program, &spec).await?;
+        if self.parts.meta.meta_get(&spec.key()).await?.is_some() {
+            return Err(DeploymentError::Exists { name });
+        }
+        let spec = self.with_parts(spec, &topic, &program).await?;
         match self.parts.meta.meta_put(&spec.key(), Expect::Absent, Some(spec.to_bytes()?)) {
             Ok(put) => put.await?,
             Err(LogError::MetaConflict { .. }) => return Err(DeploymentError::Exists { name }),
             Err(error) => return Err(error.into()),
         };
         self.view(Arc::new(spec)).await
+    }
+
+    /// Makes the topic for parts of groups, if groups are in several partitions and have results.
+    async fn with_parts(
+        &self,
+        mut spec: DeploymentSpec,
+        input: &Topic,
+        program: &Program,
+    ) -> Result<DeploymentSpec, DeploymentError> {
+        let partitions = input.config.partitions;
+        if partitions == 1 || !groups_by_itself(&spec, program) {
+            return Ok(spec);
+        }
+        if spec.aggregation.is_some_and(|how| matches!(how.window, Window::Session { .. })) {
+            return Err(DeploymentError::Sessions { topic: input.name.clone(), partitions });
+        }
+        let name = Name::new(&spec.parts_topic())?;
+        let config = TopicConfig { partitions, deduplicate_us: None, ..TopicConfig::default() };
+        let log = &self.parts.log;
+        let topic = match log.create_topic(name.clone(), config) {
+            Ok(created) => created.await?,
+            Err(LogError::TopicExists { topic }) => {
+                // A server that ended while it deployed leaves an empty one behind.
+                let known = log.topic(&name)?;
+                if known.partitions().any(|tp| log.bounds(tp).is_ok_and(|bounds| bounds.end > 0)) {
+                    return Err(LogError::TopicExists { topic }.into());
+                }
+                known
+            }
+            Err(error) => return Err(error.into()),
+        };
+        spec.parts = Some(PartsTopic { topic: topic.id.0, partitions: topic.config.partitions });
+        Ok(spec)
+    }
+
+    /// The deployments that rely on this topic having one partition: their groups would be in several.
+    pub async fn tied_to_one_partition(&self, topic: &str) -> Result<Option<String>, DeploymentError> {
+        for spec in self.specs().await? {
+            if spec.input == topic && spec.parts.is_none() && groups_by_itself(&spec, &self.load(&spec).await?) {
+                return Ok(Some(spec.name.clone()));
+            }
+        }
+        Ok(None)
     }
 
     async fn start(&self, topic: &Topic, start: StartAt) -> Result<Vec<Offset>, DeploymentError> {
@@ -468,11 +552,12 @@ impl Deployments {
         let live = self.live();
         let known = live.get(&spec.name).filter(|live| live.owner == spec.owner);
         let tasks = partitions.into_iter().map(|tp| {
-            let task = known.and_then(|live| live.tasks.get(&tp.partition));
+            let number = spec.number(tp);
+            let task = known.and_then(|live| live.tasks.get(&number));
             let mut report = task.map(|task| task.status.report()).unwrap_or_default();
             let is_running = task.is_some_and(|task| task.is_running);
             if !is_running {
-                match failures.get(&(spec.name.clone(), tp.partition)) {
+                match failures.get(&(spec.name.clone(), number)) {
                     Some(failure) => {
                         let TaskReport { events_in, events_out, events_rejected, events_skipped, events_late, .. } =
                             report;
@@ -493,14 +578,14 @@ impl Deployments {
             // Of a task that works, position and counts are of one moment. Of another, the log knows best how far it has come.
             if !is_running || report.state == TaskState::Starting {
                 let committed = self.parts.log.task_position(TaskKey { owner: spec.owner(), source: tp }).next;
-                report.position = committed.unwrap_or_else(|| spec.start_of(tp.partition));
+                report.position = committed.unwrap_or_else(|| spec.start_of(number));
             }
             let end = match spec.role {
                 // It has done what there is.
                 DeploymentRole::Source => report.position,
                 _ => self.parts.log.bounds(tp).map_or(report.position, |bounds| bounds.end),
             };
-            TaskView { partition: tp.partition, end, report }
+            TaskView { partition: tp.partition, puts_together: number != tp.partition, end, report }
         });
         let tasks = tasks.collect();
         let metrics = known.map(|live| live.metrics.snapshot().series).unwrap_or_default();

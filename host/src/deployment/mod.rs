@@ -5,6 +5,7 @@ mod control; // what an operator asks for
 mod dead_letters; // rejected events
 mod outputs; // the topics behind the ports
 mod pace; // how many events at once
+mod parts; // groups that are in several partitions
 mod replay; // dead letters, once more
 mod scan; // what an aggregate holds
 mod search; // which event it is that cannot be processed
@@ -13,6 +14,7 @@ mod spec; // what should run
 mod status; // how it is doing
 mod supervisor; // makes it run
 mod task; // one deployment on one partition
+mod trial; // what a component has to say before it is deployed
 mod windows; // groups in time
 
 pub use aggregate::Aggregation;

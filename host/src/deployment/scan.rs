@@ -3,11 +3,13 @@
 use crate::deployment::aggregate::{GROUPS, StoredGroup, key_prefix, merge_all};
 use crate::deployment::control::{DeploymentError, Deployments};
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec};
+use crate::deployment::task::granted;
 use crate::deployment::windows::{Span, Window};
 use crate::limits::{GROUPS_PAGE_BYTES, GROUPS_PAGE_MAX};
+use crate::secrets::GrantedSecrets;
 use bytes::Bytes;
 use nodata_log::{LogError, Name, StateScan, TaskKey};
-use nodata_runtime::{CallError, Deployment, Digest, Groups, InstanceLimits, InstanceSettings};
+use nodata_runtime::{CallError, Digest, Groups, InstanceSettings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -118,19 +120,13 @@ impl Deployments {
         let program = self.parts.registry.load(digest).await?;
         let known = self.live().get(&spec.name).map(|live| (live.guest_log.clone(), live.metrics.clone()));
         let Some((log, metrics)) = known else { return Err(DeploymentError::Unknown { name: spec.name.clone() }) };
-        let deployment = Deployment {
-            config: spec.config.clone(),
-            ports: Arc::new([]),
-            log,
-            metrics,
-            // What is only looked at causes nothing elsewhere.
-            http: None,
-            limits: InstanceLimits::default(),
-        };
+        let secrets = GrantedSecrets::new(self.parts.secrets.clone(), spec.secrets.clone()).read();
+        // What is only looked at causes nothing elsewhere: it sends no requests.
+        let deployment = granted(spec, secrets, Arc::new([]), log.clone(), metrics, None);
         let source = nodata_log::Tp { topic: spec.input_id(), partition: 0 };
         let settings = InstanceSettings {
             role: spec.role.of_component(),
-            deployment: Arc::new(deployment),
+            deployment,
             task: TaskKey { owner: spec.owner(), source },
             log: self.parts.log.clone(),
         };
@@ -147,7 +143,11 @@ impl Deployments {
             let mut instance = program.instantiate(settings).await?;
             merge_all(&mut instance, &mut accumulators).await?;
             groups.accumulators = accumulators.into_iter().map(|one| one.into_iter().next()).collect();
-            instance.render(&groups).await
+            let rendered = instance.render(&groups).await;
+            if let Err(error) = instance.let_go().await {
+                log.note(0, &format!("closing an instance failed: {}", error.words()));
+            }
+            rendered
         });
         match shown.await {
             Ok(shown) => shown.map_err(|error: CallError| refused(error.to_string())),

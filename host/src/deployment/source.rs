@@ -57,11 +57,12 @@ impl SourceTask {
             Ok(begun) => begun,
             Err(error) => return error.into(),
         };
-        if !is_finished && let Err(end) = task.work().await {
+        let worked = if is_finished { Ok(()) } else { task.work().await };
+        task.drop_instance().await;
+        if let Err(end) = worked {
             return end;
         }
         if !task.settings.stop.is_cancelled() {
-            task.instance = None;
             task.settings.status.update(|report| {
                 report.state = TaskState::Finished;
                 report.memory_bytes = 0;
@@ -118,7 +119,9 @@ impl SourceTask {
                 Err(Stumble::Call(error)) => {
                     let may_pass = matches!(
                         error.reason(),
-                        CallErrorReason::Transient(_) | CallErrorReason::OutOfHostMemory { .. }
+                        CallErrorReason::Transient(_)
+                            | CallErrorReason::NotOpen(_)
+                            | CallErrorReason::OutOfHostMemory { .. }
                     );
                     let frames = error.frames().iter().map(|frame| format!("at {frame}"));
                     let lines = frames.chain(error.stderr().iter().cloned()).collect();
@@ -134,7 +137,10 @@ impl SourceTask {
         let outputs = Outputs::of(&self.settings.spec, &*self.settings.log)?;
         if outputs != self.outputs {
             self.outputs = outputs;
-            self.instance = None;
+            self.drop_instance().await;
+        }
+        if self.settings.secrets.have_moved() {
+            self.drop_instance().await;
         }
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
@@ -158,6 +164,13 @@ impl SourceTask {
         }
         self.instance = Some(instance);
         Ok(status)
+    }
+
+    /// Lets the instance go, if there is one.
+    async fn drop_instance(&mut self) {
+        if let Some(instance) = self.instance.take() {
+            self.settings.let_go(instance).await;
+        }
     }
 
     async fn start_instance(&mut self) -> Result<Instance, CallError> {

@@ -1,6 +1,7 @@
 //! What should run: a deployment as an operator decided it, kept as a metadata entry.
 
 use crate::deployment::aggregate::Aggregation;
+use crate::deployment::parts::PartsTopic;
 use crate::limits::DEPLOYMENT_NAME_BYTES_MAX;
 use nodata_log::{LogError, MetaEntry, Name, Offset, OwnerId, TimestampUs, Topic, TopicId, Tp};
 use nodata_runtime::{HttpGrant, Role};
@@ -9,6 +10,8 @@ use std::collections::BTreeMap;
 
 /// Keys of deployments.
 pub(crate) const SPECS: &str = "deployment/";
+/// In the number of a task that puts parts together. No topic has so many partitions.
+pub(crate) const TOGETHER: u32 = 1 << 31;
 /// Keys of tasks that are paused because their component failed.
 pub(crate) const FAILURES: &str = "deployment-failure/";
 
@@ -79,9 +82,15 @@ pub struct DeploymentSpec {
     /// Of an aggregate.
     #[serde(default)]
     pub aggregation: Option<Aggregation>,
+    /// Of an aggregate whose groups are in several partitions.
+    #[serde(default)]
+    pub parts: Option<PartsTopic>,
     /// Topics by port.
     pub outputs: BTreeMap<String, String>,
     pub config: BTreeMap<String, String>,
+    /// Secrets that it may read: what its component calls them, and their names here.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
     /// HTTP requests that it may send.
     #[serde(default)]
     pub allow_http: Vec<String>,
@@ -111,7 +120,21 @@ impl DeploymentSpec {
     /// The partitions that its tasks work on.
     pub(crate) fn sources(&self, input: &Topic) -> impl Iterator<Item = Tp> + use<> {
         let count = if self.role == DeploymentRole::Source { 1 } else { input.config.partitions };
-        input.partitions().take(count as usize).collect::<Vec<_>>().into_iter()
+        let parts = self.parts.into_iter().flat_map(PartsTopic::sources);
+        input.partitions().take(count as usize).chain(parts).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The number of a task: its partition, and others for those that put parts together.
+    pub(crate) fn number(&self, source: Tp) -> u32 {
+        match self.parts {
+            Some(parts) if parts.id() == source.topic => source.partition | TOGETHER,
+            _ => source.partition,
+        }
+    }
+
+    /// The topic that tasks put parts together from.
+    pub fn parts_topic(&self) -> String {
+        format!("{}.parts", self.name)
     }
 
     /// The HTTP requests that it may send. They were checked when it was deployed.
@@ -126,7 +149,11 @@ impl DeploymentSpec {
 
     /// Whether it reads from a topic or writes to it.
     pub(crate) fn uses(&self, topic: &str) -> bool {
-        self.input == topic || self.outputs.values().any(|output| output == topic) || self.dead_letters() == topic
+        let is_parts = self.parts.is_some() && self.parts_topic() == topic;
+        self.input == topic
+            || is_parts
+            || self.outputs.values().any(|output| output == topic)
+            || self.dead_letters() == topic
     }
 
     pub(crate) fn key(&self) -> String {

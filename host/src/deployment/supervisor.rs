@@ -2,10 +2,11 @@
 
 use crate::deployment::control::{Deployments, DeploymentsParts, Live, LiveTask};
 use crate::deployment::source::SourceTask;
-use crate::deployment::spec::{DeploymentRole, DeploymentSpec, TaskFailure, failure_key, failure_prefix};
+use crate::deployment::spec::{DeploymentRole, DeploymentSpec, TOGETHER, TaskFailure, failure_key, failure_prefix};
 use crate::deployment::status::TaskStatus;
 use crate::deployment::task::{Task, TaskEnd, TaskSettings};
 use crate::limits::RESTART_WAIT;
+use crate::secrets::GrantedSecrets;
 use nodata_log::{Change, Expect, LogError, Offset, Tp};
 use nodata_runtime::{Digest, GuestLog, GuestMetrics};
 use std::collections::HashMap;
@@ -83,8 +84,9 @@ impl Supervisor {
             }
             let Ok(topic) = self.deployments.parts.log.topic_by_id(spec.input_id()) else { continue };
             for tp in spec.sources(&topic) {
-                let has_failed = failures.contains_key(&(spec.name.clone(), tp.partition));
-                if !has_failed && !self.running.contains_key(&(spec.owner, tp.partition)) {
+                let number = spec.number(tp);
+                let has_failed = failures.contains_key(&(spec.name.clone(), number));
+                if !has_failed && !self.running.contains_key(&(spec.owner, number)) {
                     self.start(&spec, tp);
                 }
             }
@@ -140,6 +142,11 @@ impl Supervisor {
     async fn bury(&self, spec: &DeploymentSpec) -> Result<(), LogError> {
         let DeploymentsParts { log, meta, .. } = &self.deployments.parts;
         log.forget_owner(spec.owner())?.await?;
+        if let Some(parts) = spec.parts
+            && let Ok(topic) = log.topic_by_id(parts.id())
+        {
+            log.delete_topic(&topic.name)?.await?;
+        }
         for (key, _) in meta.meta_list(&failure_prefix(&spec.name)).await? {
             meta.meta_put(&key, Expect::Any, None)?.await?;
         }
@@ -155,15 +162,16 @@ impl Supervisor {
         let Some(known) = live.get_mut(&spec.name) else { return };
         let (guest_log, metrics, http) = (known.guest_log.clone(), known.metrics.clone(), known.http.clone());
         let replay = known.replay.subscribe();
-        known.tasks.insert(source.partition, LiveTask { status: status.clone(), is_running: true });
+        let number = spec.number(source);
+        known.tasks.insert(number, LiveTask { status: status.clone(), is_running: true });
         drop(live);
-        self.running.insert((spec.owner, source.partition), stop.clone());
+        self.running.insert((spec.owner, number), stop.clone());
 
         let spec = spec.clone();
         let name = spec.name.clone();
-        let id = (spec.owner, source.partition);
+        let id = (spec.owner, number);
         self.tasks.spawn(async move {
-            let start = spec.start_of(source.partition);
+            let start = spec.start_of(number);
             let load = Loading { parts: &parts, spec: &spec, status: &status, stop: &stop, guest_log: &guest_log };
             let Some(program) = load.program(source.partition).await else { return (name, id, TaskEnd::Stopped) };
             let settings = TaskSettings {
@@ -176,6 +184,7 @@ impl Supervisor {
                 guest_log: guest_log.clone(),
                 metrics,
                 http,
+                secrets: GrantedSecrets::new(parts.secrets.clone(), spec.secrets.clone()),
                 replay,
                 status: status.clone(),
                 stop: stop.clone(),
@@ -244,7 +253,7 @@ impl Supervisor {
             "a task is paused because its component failed"
         );
         if let Some(live) = self.deployments.live().get(name) {
-            live.guest_log.note(partition, &format!("the task is paused: {}", failure.reason));
+            live.guest_log.note(partition & !TOGETHER, &format!("the task is paused: {}", failure.reason));
         }
         let key = failure_key(name, partition);
         loop {

@@ -11,6 +11,7 @@ use crate::deployment::aggregate;
 use crate::deployment::dead_letters;
 use crate::deployment::outputs::Outputs;
 use crate::deployment::pace::Pace;
+use crate::deployment::parts::{self, Progress, Stage};
 use crate::deployment::search::{Search, Verdict};
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, OnPoison, Replay, TaskFailure};
 use crate::deployment::status::{TaskState, TaskStatus};
@@ -19,16 +20,17 @@ use crate::limits::{
     COMMITS_IN_FLIGHT, FULL_WAIT, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST,
     RETRY_MAX,
 };
+use crate::secrets::GrantedSecrets;
 use futures::FutureExt as _;
 use nodata_log::{
-    Appended, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StoredBatch, TaskKey, TaskLease, TopicId, Tp,
-    Transaction,
+    Appended, Batch, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StateChange, StoredBatch, TaskKey,
+    TaskLease, TopicId, Tp, Transaction,
 };
 use nodata_runtime::{
     CallError, CallErrorReason, Deployment, GuestLog, GuestMetrics, HttpClient, Input, InputError, Instance,
-    InstanceLimits, InstanceSettings, Output, Port, Program, Rejected,
+    InstanceLimits, InstanceSettings, Output, Port, Program, Rejected, Secret,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,6 +80,7 @@ pub(crate) struct TaskSettings {
     pub(crate) guest_log: Arc<GuestLog>,
     pub(crate) metrics: Arc<GuestMetrics>,
     pub(crate) http: Option<HttpClient>,
+    pub(crate) secrets: GrantedSecrets,
     /// The dead letters that it should process again.
     pub(crate) replay: watch::Receiver<Option<Replay>>,
     pub(crate) status: Arc<TaskStatus>,
@@ -126,21 +129,31 @@ impl TaskSettings {
 
     /// For whom its instances work, and what they are granted.
     pub(crate) fn instance(&self, task: TaskKey, ports: &Arc<[Port]>) -> InstanceSettings {
-        let deployment = Deployment {
-            config: self.spec.config.clone(),
-            ports: ports.clone(),
-            log: self.guest_log.clone(),
-            metrics: self.metrics.clone(),
-            http: self.http.clone(),
-            limits: InstanceLimits::default(),
-        };
-        InstanceSettings {
-            role: self.spec.role.of_component(),
-            deployment: Arc::new(deployment),
-            task,
-            log: self.log.clone(),
+        let (log, metrics, http) = (self.guest_log.clone(), self.metrics.clone(), self.http.clone());
+        let deployment = granted(&self.spec, self.secrets.read(), ports.clone(), log, metrics, http);
+        InstanceSettings { role: self.spec.role.of_component(), deployment, task, log: self.log.clone() }
+    }
+
+    /// Lets an instance go that is not needed any more.
+    pub(crate) async fn let_go(&self, instance: Instance) {
+        if let Err(error) = instance.let_go().await {
+            let said = format!("closing an instance failed: {}", error.words());
+            self.guest_log.note(self.source.partition, &said);
         }
     }
+}
+
+/// What a deployment grants to its instances.
+pub(crate) fn granted(
+    spec: &DeploymentSpec,
+    secrets: BTreeMap<String, Secret>,
+    ports: Arc<[Port]>,
+    log: Arc<GuestLog>,
+    metrics: Arc<GuestMetrics>,
+    http: Option<HttpClient>,
+) -> Arc<Deployment> {
+    let (config, limits) = (spec.config.clone(), InstanceLimits::default());
+    Arc::new(Deployment { config, secrets, ports, log, metrics, http, limits })
 }
 
 /// A commit that is on its way.
@@ -216,6 +229,9 @@ pub(crate) enum Committed {
 pub(crate) struct Task {
     settings: TaskSettings,
     input: Name,
+    stage: Stage,
+    /// What it said last about its partition, where others put the parts of groups together.
+    told: Option<Progress>,
     lease: TaskLease,
     /// The next offset to read.
     position: Offset,
@@ -235,6 +251,8 @@ pub(crate) struct Task {
     /// Of an aggregate: where it is in time, and since when it has been there.
     time: EventTime,
     time_since: Instant,
+    /// No events came for so long that its time goes on by itself.
+    is_idle: bool,
     /// Batches that were read and not given to the component yet.
     ahead: VecDeque<StoredBatch>,
     /// The last call left rows for the next one, which should have as many as any other.
@@ -253,10 +271,9 @@ impl Task {
             Err(end) => end,
         };
         // What was committed is told as such, whatever comes next.
-        match task.settle(0).await {
-            Ok(()) => end,
-            Err(error) => error,
-        }
+        let end = task.settle(0).await.err().unwrap_or(end);
+        task.drop_instance().await;
+        end
     }
 
     async fn begin(settings: TaskSettings) -> Result<Self, LogError> {
@@ -264,8 +281,15 @@ impl Task {
         let lease = settings.log.begin_task(key)?.await?;
         let position = lease.next.unwrap_or(settings.start);
         let outputs = Outputs::of(&settings.spec, &*settings.log)?;
+        let stage = Stage::of(&settings.spec, settings.source);
+        let (input, time) = match stage {
+            Stage::Together => (settings.spec.parts_topic(), parts::event_time(&*settings.log, &settings.spec, key)?),
+            _ => (settings.spec.input.clone(), aggregate::event_time(&*settings.log, key)?),
+        };
         let task = Self {
-            input: Name::new(&settings.spec.input)?,
+            input: Name::new(&input)?,
+            stage,
+            told: parts::told(&*settings.log, key)?,
             position,
             expect: lease.next,
             lease,
@@ -277,8 +301,9 @@ impl Task {
             attempts: 0,
             poison_in_a_row: 0,
             replayed: None,
-            time: aggregate::event_time(&*settings.log, key)?,
+            time,
             time_since: Instant::now(),
+            is_idle: false,
             ahead: VecDeque::new(),
             left_rows: false,
             settings,
@@ -303,6 +328,7 @@ impl Task {
             let Some(input) = self.next_input()? else {
                 // Nothing to do: whatever was done becomes durable, and then new events are waited for.
                 self.settle(0).await?;
+                let idles = self.idles();
                 tokio::select! {
                     moved = end.changed() => {
                         // The topic is gone, and with it the reason to work.
@@ -311,7 +337,7 @@ impl Task {
                         }
                     }
                     Ok(()) = self.settings.replay.changed() => {}
-                    () = idle(self.settings.spec.aggregation) => self.pass_time(),
+                    () = idle(idles) => self.pass_time(),
                     () = self.settings.stop.cancelled() => {}
                 }
                 continue;
@@ -454,6 +480,7 @@ impl Task {
             self.time = time;
         }
         self.time_since = Instant::now();
+        self.is_idle = false;
         while self.ahead.front().is_some_and(|stored| stored.last() < next) {
             self.ahead.pop_front();
         }
@@ -467,7 +494,12 @@ impl Task {
             return Ok(());
         }
         let mut output = Output::default();
-        let (what, skipped) = match self.settings.spec.on_error.then {
+        let then = match self.stage {
+            // A part is no event that could be put aside: results would be wrong.
+            Stage::Together => OnPoison::Pause,
+            _ => self.settings.spec.on_error.then,
+        };
+        let (what, skipped) = match then {
             OnPoison::Pause => return Err(TaskEnd::Failed(self.failure(trouble))),
             OnPoison::Skip => ("is skipped", 1),
             OnPoison::DeadLetter => {
@@ -598,6 +630,10 @@ impl Task {
         let mut instance = self.take_instance().await?;
         let done = match (self.settings.spec.role, self.settings.spec.aggregation) {
             (DeploymentRole::Sink, _) => instance.deliver(input).await.map(Done::from).map_err(CallFailure::from),
+            (DeploymentRole::Aggregate, Some(_)) if self.stage == Stage::Together => {
+                let around = (&*self.settings.log, self.lease.task);
+                parts::put_together(&self.settings.spec, self.time, around, &mut instance, input).await
+            }
             (DeploymentRole::Aggregate, Some(how)) => {
                 let around = (&*self.settings.log, self.lease.task, &*self.outputs.ports);
                 aggregate::fold(how, self.time, around, &mut instance, input).await
@@ -614,11 +650,25 @@ impl Task {
         if outputs != self.outputs {
             // A topic has more partitions or another bound now, and an instance keeps the ports it was started with.
             self.outputs = outputs;
-            self.instance = None;
+            self.drop_instance().await;
+        }
+        let is_large = |instance: &Instance| instance.memory_bytes() >= RECYCLE_MEMORY_BYTES;
+        if self.instance.as_ref().is_some_and(is_large) {
+            self.drop_instance().await;
+        }
+        if self.settings.secrets.have_moved() {
+            self.drop_instance().await;
         }
         match self.instance.take() {
-            Some(instance) if instance.is_alive() && instance.memory_bytes() < RECYCLE_MEMORY_BYTES => Ok(instance),
+            Some(instance) if instance.is_alive() => Ok(instance),
             _ => self.start_instance().await.map_err(CallFailure::Start),
+        }
+    }
+
+    /// Lets the instance go, if there is one.
+    async fn drop_instance(&mut self) {
+        if let Some(instance) = self.instance.take() {
+            self.settings.let_go(instance).await;
         }
     }
 
@@ -630,9 +680,17 @@ impl Task {
 
     /// Commits what came of something else than the next input; false if it is too much.
     async fn commit_in_place(&mut self, output: Output) -> Result<bool, TaskEnd> {
-        let events_out = output.events;
-        let transaction =
-            self.lease.transaction(self.expect, self.position, self.outputs.appends(output.batches), output.state);
+        let (appends, events_out) = (self.outputs.appends(output.batches), output.events);
+        self.commit_here(appends, output.state, events_out).await
+    }
+
+    async fn commit_here(
+        &mut self,
+        appends: Vec<(Tp, Batch)>,
+        state: Vec<StateChange>,
+        events_out: u64,
+    ) -> Result<bool, TaskEnd> {
+        let transaction = self.lease.transaction(self.expect, self.position, appends, state);
         match self.settings.commit(transaction).await? {
             Committed::InOrder(pending) => {
                 pending.await?;

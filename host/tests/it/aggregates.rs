@@ -76,7 +76,7 @@ fn flights_are_aggregated_exactly_while_the_server_is_killed() {
 
 /// Publishes flights by the time of their hour, each at most three hours after others that are later, and then one of another year
 /// for each partition, which closes all windows.
-fn publish_out_of_order(server: &mut Server, lines: &[String], key: &str) {
+fn publish_out_of_order(server: &mut Server, lines: &[String], key: &str, group: &str) {
     const HOUR_US: u64 = 3_600_000_000;
     let mut chance = Chance::new(5);
     let time = |line: &String| -> u64 {
@@ -94,7 +94,10 @@ fn publish_out_of_order(server: &mut Server, lines: &[String], key: &str) {
         server.kill_and_restart();
     }
     let last: String = (0..64)
-        .map(|n| format!("{{\"{key}\":\"last-{n}\",\"time_hour\":\"2020-01-01T00:00:00Z\",\"distance\":0}}\n"))
+        .map(|n| {
+            let own = if key == group { String::new() } else { format!("\"{key}\":\"last-{n}\",") };
+            format!("{{{own}\"{group}\":\"last-{n}\",\"time_hour\":\"2020-01-01T00:00:00Z\",\"distance\":0}}\n")
+        })
         .collect();
     server.run_with(&publish, last.as_bytes()).ok();
 }
@@ -118,9 +121,10 @@ fn tumbling_windows_hold_what_duckdb_says() {
     server.ok(&["topic", "create", "flights", "--partitions", "2"]);
     server.ok(&["topic", "create", "out"]);
     let compute = "compute=flights=count,distance=sum(distance)";
-    let config = ["--config", "by=origin", "--config", compute, "--window", "tumbling=1h", "--lateness", "3h"];
+    let config =
+        ["--config", "by=origin", "--config", compute, "--window", "tumbling=1h", "--lateness", "3h", "--keyed"];
     aggregate(&server, "aggregate-fields", &[&["--aggregate", "flights:out"], &config[..]].concat());
-    publish_out_of_order(&mut server, &lines, "origin");
+    publish_out_of_order(&mut server, &lines, "origin", "origin");
     let described = server.wait_until_done("aggregate-fields");
     let late: u64 =
         described["tasks"].as_array().unwrap().iter().map(|task| task["events_late"].as_u64().unwrap()).sum();
@@ -142,9 +146,10 @@ fn sessions_hold_what_duckdb_says() {
     server.ok(&["topic", "create", "flights", "--partitions", "2"]);
     server.ok(&["topic", "create", "out"]);
     let compute = "compute=flights=count,distance=sum(distance)";
-    let config = ["--config", "by=tailnum", "--config", compute, "--window", "session=6h", "--lateness", "3h"];
+    let config =
+        ["--config", "by=tailnum", "--config", compute, "--window", "session=6h", "--lateness", "3h", "--keyed"];
     aggregate(&server, "aggregate-fields", &[&["--aggregate", "flights:out"], &config[..]].concat());
-    publish_out_of_order(&mut server, &known, "tailnum");
+    publish_out_of_order(&mut server, &known, "tailnum", "tailnum");
     server.wait_until_done("aggregate-fields");
     let expected = duckdb(
         &known,
@@ -158,6 +163,130 @@ fn sessions_hold_what_duckdb_says() {
     assert!(expected.len() > 100);
     wait_for(&server, expected.len());
     assert_eq!(closed(&server, "tailnum"), expected);
+}
+
+#[test]
+fn windows_of_groups_in_several_partitions_hold_what_duckdb_says() {
+    let lines = flights();
+    let mut server = Server::start();
+    server.ok(&["topic", "create", "flights", "--partitions", "3"]);
+    server.ok(&["topic", "create", "out"]);
+    let compute = "compute=flights=count,distance=sum(distance)";
+    let config = ["--config", "by=carrier", "--config", compute, "--window", "sliding=6h/3h", "--lateness", "3h"];
+    aggregate(&server, "aggregate-fields", &[&["--aggregate", "flights:out"], &config[..]].concat());
+    // Flights of a carrier are in every partition, because they are published by their own names.
+    publish_out_of_order(&mut server, &lines, "id", "carrier");
+    let described = server.wait_until_done("aggregate-fields");
+    let tasks = described["tasks"].as_array().unwrap();
+    assert_eq!(tasks.len(), 6, "three fold, and three put together: {described:#}");
+    assert!(tasks.iter().all(|task| task["events_late"] == 0), "{described:#}");
+    let expected = duckdb(
+        &lines,
+        "with moments as (select carrier, distance, epoch_us(time_hour::timestamp) as moment from flights),
+         windows as (select carrier, distance, moment - moment % 10800000000 - slide * 10800000000 as start
+           from moments, (values (0), (1)) as slides(slide))
+         select carrier, start, start + 21600000000, count(*), sum(distance)::bigint from windows
+         group by carrier, start order by carrier, start",
+    );
+    wait_for(&server, expected.len());
+    assert_eq!(closed(&server, "carrier"), expected);
+
+    // Nothing is left but the windows of the last ones.
+    let open = server.json(&["aggregate", "scan", "aggregate-fields", "--max", "1000"]);
+    let is_last = |group: &Value| group["value"]["carrier"].as_str().unwrap().starts_with("last-");
+    assert!(open.as_array().unwrap().iter().all(is_last), "{open:#}");
+    assert!(server.run(&["topic", "delete", "aggregate-fields.parts"]).failed(1).contains("is used by deployment"));
+    server.ok(&["deployment", "delete", "aggregate-fields"]);
+    server.run(&["topic", "describe", "aggregate-fields.parts"]).failed(1);
+}
+
+#[test]
+fn a_window_waits_for_every_partition_that_is_not_idle() {
+    let mut server = Server::start();
+    server.ok(&["topic", "create", "in", "--partitions", "3"]);
+    for topic in ["out", "patient"] {
+        server.ok(&["topic", "create", topic]);
+    }
+    let windows = |name: &str, to: &str, more: &[&str]| {
+        let to = format!("in:{to}");
+        let config = ["--window", "tumbling=10s", "--config", "by=g", "--config", "compute=n=count"];
+        aggregate(&server, "aggregate-fields", &[&["--name", name, "--aggregate", &to], &config[..], more].concat());
+    };
+    windows("patient", "patient", &[]);
+    windows("quick", "out", &["--idle", "500ms"]);
+    let publish = |server: &Server, partition: u32, second: u32, group: &str| {
+        let at = 1_000_000 * i64::from(second);
+        let value = format!("{{\"g\":\"{group}\"}}");
+        crate::harness::block_on(async {
+            let options = nodata_client::PublisherOptions {
+                partition: Some(partition),
+                ..nodata_client::PublisherOptions::default()
+            };
+            let publisher = server.client().await.publisher("in", options);
+            publisher.send(nodata_client::Event::new(value).with_timestamp_us(at)).await.unwrap();
+            publisher.flush().await.unwrap();
+        });
+        server.wait_until_done("patient");
+        server.wait_until_done("quick");
+    };
+    let out = |server: &Server, topic: &str, rows: usize| {
+        while server.values(topic).len() < rows {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let values = server.ok(&["consume", topic]);
+        let row = |event: &Value| json!([event["value"]["g"], event["value"]["from_us"], event["value"]["n"]]);
+        json_lines(&values).iter().map(row).collect::<Vec<_>>()
+    };
+    publish(&server, 0, 3, "a");
+    publish(&server, 1, 4, "a");
+    publish(&server, 0, 25, "b");
+    publish(&server, 1, 12, "a");
+    // Partition 2 has no events: one waits for it, and the other only for a while.
+    assert_eq!(out(&server, "out", 1)[0], json!(["a", 0, 2]));
+    server.kill_and_restart();
+    assert_eq!(server.values("patient"), Vec::<String>::new());
+    publish(&server, 2, 5, "a");
+    publish(&server, 2, 15, "a");
+    assert_eq!(out(&server, "patient", 1), [json!(["a", 0, 3])]);
+    let late = |server: &Server, name: &str| {
+        let described = server.described(name);
+        let together = |task: &&Value| task["puts_together"] == true;
+        let tasks = described["tasks"].as_array().unwrap().iter().filter(together);
+        tasks.map(|task| task["events_late"].as_u64().unwrap()).sum::<u64>()
+    };
+    // What it did not wait for came too late.
+    while late(&server, "quick") == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!((late(&server, "patient"), late(&server, "quick")), (0, 1));
+    for partition in 0..3 {
+        publish(&server, partition, 45, "c");
+    }
+    let mut rest = out(&server, "patient", 3).split_off(1);
+    rest.sort_by_key(|row| row[1].as_i64());
+    assert_eq!(rest, [json!(["a", 10_000_000, 2]), json!(["b", 20_000_000, 1])]);
+}
+
+#[test]
+fn sessions_of_groups_in_several_partitions_are_refused_and_so_are_more_partitions() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "in", "--partitions", "3"]);
+    for topic in ["one", "out"] {
+        server.ok(&["topic", "create", topic]);
+    }
+    let config = ["--config", "by=g", "--config", "compute=n=count"];
+    let file = component("aggregate-fields");
+    let add = |more: &[&str]| server.run(&[&["add-component", "--file", &file], more, &config[..]].concat());
+    let session = ["--window", "session=1h", "--aggregate", "in:out"];
+    let refused = add(&session).failed(2);
+    assert!(refused.contains("may be in any of the 3 partitions of topic `in`"), "{refused}");
+    assert!(refused.contains("say `--keyed`"), "{refused}");
+    add(&[&session[..], &["--keyed", "--name", "sessions"]].concat()).ok();
+
+    // With one partition nothing has to be put together, and it stays one.
+    add(&["--window", "tumbling=10s", "--aggregate", "one:out", "--name", "single"]).ok();
+    let refused = server.run(&["topic", "update", "one", "--partitions", "2"]).failed(1);
+    assert!(refused.contains("deployment `single` groups the events of topic `one` by itself"), "{refused}");
 }
 
 /// The last windows close after the position has come to the end.
@@ -269,7 +398,7 @@ fn wrong_windows_are_refused() {
     let file = component("copies");
     let transform = ["add-component", "--file", &file, "--transform", "in", "--window", "tumbling=1h"];
     let said = server.run(&transform).failed(2);
-    assert_eq!(said, "error: --window, --lateness and --idle are for aggregates\n");
+    assert_eq!(said, "error: --window, --lateness, --idle and --keyed are for aggregates\n");
     let said = server.run(&["aggregate", "scan", "nowhere"]).failed(1);
     assert_eq!(said, "error: deployment `nowhere` does not exist\n");
 }

@@ -14,11 +14,13 @@ mod golden;
 mod harness;
 mod kill;
 mod languages;
+mod lifecycle;
 mod outside;
 mod poison;
 mod publish;
 mod repair;
 mod roles;
+mod secrets; // who is given them, and who may send what
 mod stop;
 mod tail;
 mod topics;

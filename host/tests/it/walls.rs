@@ -74,6 +74,7 @@ fn only_these_open_files() {
         "host/src/cli/bench/target.rs", // /proc
         "host/src/cli/component.rs",    // the file that a person names
         "host/src/cli/publish.rs",      // the same
+        "host/src/secrets.rs",          // the key of the secrets
     ];
     let words = ["std::fs", "tokio::fs", "OpenOptions", "File::open", "File::create"];
     check("files are opened by `Fs` and by a few that have a reason", &HOST, &words, &allowed);
@@ -84,6 +85,12 @@ fn wasmtime_ends_at_the_runtime() {
     let words = ["wasmtime", "wasmtime_wasi", "wasmparser", "wit_component"];
     let folders = ["host/src", "host/log/src", "host/runtime/src", "proto/src", "sdk/rust/client/src"];
     check("wasmtime is named outside of the runtime", &folders, &words, &["host/runtime/src/"]);
+}
+
+#[test]
+fn requests_of_components_leave_in_one_place() {
+    let words = ["hyper", "hyper_util", "hyper_rustls", "rustls", "TcpStream", "lookup_host"];
+    check("requests leave where grants are checked", &HOST, &words, &["host/runtime/src/http/"]);
 }
 
 #[test]
@@ -116,8 +123,8 @@ fn the_log_and_the_runtime_build_alone() {
     };
     let heavy = ["arrow", "hyper", "nodata-proto", "nodata-runtime", "parquet", "tonic", "wasmtime"];
     assert_eq!(depends_on("host/log/Cargo.toml", &heavy), Vec::<String>::new(), "the log builds in seconds");
-    let network = ["hyper", "nodata-client", "nodata-proto", "prost", "tonic"];
-    assert_eq!(depends_on("host/runtime/Cargo.toml", &network), Vec::<String>::new(), "the runtime has no network");
+    let door = ["nodata-client", "nodata-proto", "prost", "tonic"];
+    assert_eq!(depends_on("host/runtime/Cargo.toml", &door), Vec::<String>::new(), "the runtime serves nobody");
     assert_eq!(depends_on("host/log/Cargo.toml", &["redb"]), ["redb"], "the manifest is read as it is written");
 }
 

@@ -161,8 +161,8 @@ fn parse(text: &str) -> Result<HttpGrant, String> {
         _ => return Err("it has too many words".to_owned()),
     };
     let (scheme, authority) = match origin.split_once("://") {
-        Some(("http", authority)) => (Scheme::HTTP, authority),
-        Some(("https", authority)) => (Scheme::HTTPS, authority),
+        Some((scheme, authority)) if scheme.eq_ignore_ascii_case("http") => (Scheme::HTTP, authority),
+        Some((scheme, authority)) if scheme.eq_ignore_ascii_case("https") => (Scheme::HTTPS, authority),
         Some((other, _)) => return Err(format!("`{other}` is neither http nor https")),
         None => (Scheme::HTTPS, origin),
     };

@@ -23,6 +23,11 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
         let config = &cx.data().deployment.config;
         Ok((config.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),))
     })?;
-    // Nothing grants secrets, so nobody has one.
-    config.func_wrap("secret", |_: Cx, (_,): (WasmStr,)| -> wasmtime::Result<(Option<Vec<u8>>,)> { Ok((None,)) })
+    config.func_wrap("secret", |cx: Cx, (name,): (WasmStr,)| -> wasmtime::Result<(Option<Vec<u8>>,)> {
+        let name = name.to_str(&cx)?;
+        if name.len() > CONFIG_KEY_BYTES_MAX {
+            return Ok((None,));
+        }
+        Ok((cx.data().deployment.secrets.get(&*name).map(|secret| secret.bytes().to_vec()),))
+    })
 }

@@ -6,7 +6,8 @@ use nodata_runtime::{LogSource, MetricValue};
 #[tokio::test]
 async fn configuration_is_what_the_deployment_says() {
     let expected = "[(\"a\", \"1\"), (\"b\", \"\")]\nSome(\"1\") None None\nNone";
-    setup("reads-config").config("b", "").config("a", "1").check(&["x"], expected).await;
+    setup("reads-config").config("b", "").config("a", "1").secret("b", "x").check(&["x"], expected).await;
+    setup("reads-config").secret("a", "x").check(&["x"], "[]\nNone None None\nSome([120])").await;
 }
 
 #[tokio::test]

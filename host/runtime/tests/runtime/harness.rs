@@ -8,7 +8,7 @@ use nodata_log::{
 };
 use nodata_runtime::{
     CallError, Compiler, Deployment, GuestLog, GuestMetrics, HttpGrant, Input, Instance, InstanceLimits,
-    InstanceSettings, Output, Port, Runtime, RuntimeOptions,
+    InstanceSettings, Output, Port, Program, Role, Runtime, RuntimeOptions, Secret,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,6 +52,7 @@ pub(crate) fn runtime() -> &'static Runtime {
 pub(crate) struct Setup {
     guest: &'static str,
     config: BTreeMap<String, String>,
+    secrets: BTreeMap<String, Secret>,
     ports: Vec<Port>,
     http: Vec<HttpGrant>,
     pub(crate) limits: InstanceLimits,
@@ -63,6 +64,7 @@ pub(crate) fn setup(guest: &'static str) -> Setup {
     Setup {
         guest,
         config: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         ports: vec![Port { name: String::new(), partitions: 1, event_bytes_max: 16 << 20, values: ValueType::Bytes }],
         http: Vec::new(),
         limits: InstanceLimits::default(),
@@ -76,6 +78,11 @@ pub(crate) const TASK: TaskKey = TaskKey { owner: OwnerId(1), source: Tp { topic
 impl Setup {
     pub(crate) fn config(mut self, key: &str, value: impl ToString) -> Self {
         self.config.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    pub(crate) fn secret(mut self, name: &str, value: &str) -> Self {
+        self.secrets.insert(name.to_owned(), value.as_bytes().to_vec().into());
         self
     }
 
@@ -100,31 +107,40 @@ impl Setup {
         self
     }
 
-    pub(crate) async fn try_start(self) -> Result<Running, CallError> {
+    async fn load(self) -> (Program, Arc<Deployment>, Arc<ModelLog>, Runtime) {
         let (info, program) = self.runtime.accept(guest(self.guest)).await.unwrap();
         assert_eq!(info.digest, program.digest());
         let deployment = Arc::new(Deployment {
             config: self.config,
+            secrets: self.secrets,
             ports: self.ports.into(),
             log: Arc::new(GuestLog::new(Arc::new(Still))),
             metrics: Arc::default(),
             http: self.runtime.http_client(&self.http),
             limits: self.limits,
         });
-        let settings = InstanceSettings {
-            role: nodata_runtime::Role::Transform,
-            deployment: deployment.clone(),
-            task: TASK,
-            log: self.log.clone(),
-        };
-        let started = self.runtime.spawn(async move { program.instantiate(settings).await }).await.unwrap();
+        (program, deployment, self.log, self.runtime)
+    }
+
+    /// Tries the guest out, as is done when it is deployed, and says what is wrong with it.
+    pub(crate) async fn try_out(self) -> String {
+        let (program, deployment, _, runtime) = self.load().await;
+        let tried = runtime.spawn(async move { program.try_out(Role::Transform, deployment).await }).await.unwrap();
+        tried.map_or_else(|error| error.to_string(), |()| "it is well".to_owned())
+    }
+
+    pub(crate) async fn try_start(self) -> Result<Running, CallError> {
+        let (program, deployment, log, runtime) = self.load().await;
+        let settings =
+            InstanceSettings { role: Role::Transform, deployment: deployment.clone(), task: TASK, log: log.clone() };
+        let started = runtime.spawn(async move { program.instantiate(settings).await }).await.unwrap();
         Ok(Running {
             instance: Some(started?),
             guest_log: deployment.log.clone(),
             metrics: deployment.metrics.clone(),
             ports: deployment.ports.clone(),
-            log: self.log,
-            runtime: self.runtime,
+            log,
+            runtime,
         })
     }
 
@@ -173,6 +189,12 @@ impl Running {
         let (instance, output) = self.runtime.spawn(call).await.unwrap();
         self.instance = Some(instance);
         output
+    }
+
+    /// Lets the instance go in order.
+    pub(crate) async fn let_go(&mut self) -> Result<(), CallError> {
+        let instance = self.instance.take().unwrap();
+        self.runtime.spawn(instance.let_go()).await.unwrap()
     }
 
     /// Drops a call after a while, unless it has returned by then.

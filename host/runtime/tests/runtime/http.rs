@@ -6,6 +6,9 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// What a receiver does with a connection.
+type Answer = fn(&mut TcpStream);
+
 /// Answers each connection with what a function makes of it, and counts them. The thread ends with the process.
 struct Receiver {
     address: String,
@@ -121,8 +124,7 @@ async fn a_redirect_is_an_answer() {
 
 #[tokio::test]
 async fn a_receiver_that_behaves_badly_is_an_error_that_may_pass() {
-    type Behaves = fn(&mut TcpStream);
-    let cases: [(Behaves, &str); 8] = [
+    let cases: [(Answer, &str); 8] = [
         (|_| (), "the connection was closed without an answer"),
         (|stream| drop(request(stream)), "the connection was closed without an answer"),
         (

@@ -203,6 +203,7 @@ async fn a_start_without_end_is_ended() {
     let program = runtime.load(Digest::of(&file), move || Ok(file)).await.unwrap();
     let deployment = Arc::new(Deployment {
         config: [].into(),
+        secrets: Default::default(),
         ports: Arc::new([]),
         log: Arc::new(GuestLog::new(Arc::new(Still))),
         metrics: Arc::default(),

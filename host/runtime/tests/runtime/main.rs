@@ -7,6 +7,7 @@ mod harness; // starts guests, shows what they do
 mod calls; // errors that a component returns, and instances that go on
 mod columns; // events there and back
 mod emits; // what is taken and what is refused
+mod extras; // what a component exports beside its role
 mod grants; // configuration, metrics, logs, and everything that is not granted
 mod http; // requests to receivers that behave in every way
 mod limits; // guests that take too much

@@ -54,7 +54,8 @@ pub(crate) async fn run(args: AggregateBench) -> Result<(), CliError> {
             let name = format!("count by {groups} groups{windows}, {EVENT_BYTES} B x {BATCH}");
             out.say(&format!("round {} of {}: {name}", round + 1, args.common.rounds));
             let target = Target::start(&args.common.dir)?;
-            let figures = measure(&target, &args, component.clone(), (*groups).max(1)).await?;
+            let mut figures = measure(&target, &args, component.clone(), (*groups).max(1)).await?;
+            figures.state_mb = Some(target.stop_and_measure_state() as f64 / 1e6);
             report::add(&mut rows, at, name, figures);
         }
     }

@@ -5,6 +5,7 @@
 
 mod aggregate; // into groups
 mod consume; // reading, and from end to end
+mod failures; // what failing costs
 mod limits; // what the disk and the network can do
 pub(crate) mod null; // a server that throws everything away
 mod payload; // events
@@ -30,6 +31,8 @@ pub(crate) enum BenchCommand {
     Transform(transform::TransformBench),
     /// Measure events on their way into groups.
     Aggregate(aggregate::AggregateBench),
+    /// Measure what failures of a component cost.
+    Failures(failures::FailuresBench),
 }
 
 /// What every measurement has in common.
@@ -65,6 +68,7 @@ pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::Topics(args) => args.common.json,
         BenchCommand::Transform(args) => args.common.json,
         BenchCommand::Aggregate(args) => args.common.json,
+        BenchCommand::Failures(args) => args.common.json,
     };
     let done = match command {
         BenchCommand::Publish(args) => publish::run(args).await,
@@ -72,6 +76,7 @@ pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::Topics(args) => topics::run(args).await,
         BenchCommand::Transform(args) => transform::run(args).await,
         BenchCommand::Aggregate(args) => aggregate::run(args).await,
+        BenchCommand::Failures(args) => failures::run(args).await,
     };
     done.map_err(|error| error.told_as_json(json))
 }

@@ -158,6 +158,7 @@ pub(crate) async fn measure(target: &Target, case: &Case, seconds: f64) -> Resul
         client_cpu: Some((after.1.cpu_s - before.1.cpu_s) / millions),
         peak_memory_mb: Some(after.0.peak_memory_bytes / 1e6),
         written: Some((after.0.written_bytes - before.0.written_bytes) / payload_bytes),
+        state_mb: None,
     })
 }
 

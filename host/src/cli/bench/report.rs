@@ -48,6 +48,8 @@ pub(crate) struct Figures {
     pub(crate) peak_memory_mb: Option<f64>,
     /// Bytes that the server gave to the disk for each byte of payload.
     pub(crate) written: Option<f64>,
+    /// Megabytes of the file with the tables of components, in the end.
+    pub(crate) state_mb: Option<f64>,
 }
 
 /// The middle one of all, and the least and the most.
@@ -106,6 +108,7 @@ impl Rows {
             plain(self.of(|figures| figures.client_cpu), 2),
             plain(self.of(|figures| figures.peak_memory_mb), 0),
             plain(self.of(|figures| figures.written), 2),
+            plain(self.of(|figures| figures.state_mb), 1),
         ]
     }
 
@@ -123,13 +126,26 @@ impl Rows {
             "client_cpu_s_per_million": field(self.of(|figures| figures.client_cpu)),
             "server_peak_memory_mb": field(self.of(|figures| figures.peak_memory_mb)),
             "bytes_written_per_payload_byte": field(self.of(|figures| figures.written)),
+            "state_mb": field(self.of(|figures| figures.state_mb)),
         })
     }
 }
 
 /// A table of all cases.
 pub(crate) fn lines(rows: &[Rows]) -> Vec<String> {
-    let head = ["CASE", "EVENTS/S", "MB/S", "P50", "P99", "P99.9", "SERVER CPU", "LOAD CPU", "MEMORY MB", "WRITTEN"];
+    let head = [
+        "CASE",
+        "EVENTS/S",
+        "MB/S",
+        "P50",
+        "P99",
+        "P99.9",
+        "SERVER CPU",
+        "LOAD CPU",
+        "MEMORY MB",
+        "WRITTEN",
+        "STATE MB",
+    ];
     table(&head, &rows.iter().map(Rows::cells).collect::<Vec<_>>())
 }
 

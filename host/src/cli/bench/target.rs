@@ -97,6 +97,14 @@ impl Target {
         Ok(())
     }
 
+    /// Bytes of the file in which the log keeps what it derives, state tables most of all, once the server has stopped in order.
+    pub(crate) fn stop_and_measure_state(mut self) -> u64 {
+        self.stop();
+        let folder = self.dir.as_ref().map(|dir| dir.path().join("data"));
+        let bytes = folder.and_then(|folder| fs::metadata(folder.join("meta.redb")).ok());
+        bytes.map_or(0, |file| file.len())
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         Usage::of(&self.child.id().to_string())
     }

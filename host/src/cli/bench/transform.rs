@@ -26,9 +26,15 @@ use std::time::{Duration, Instant};
 /// is durable, and every event is processed once.
 #[derive(Debug, Args)]
 pub(crate) struct TransformBench {
-    /// The component. It should emit something for most events.
-    #[arg(long, value_name = "FILE", default_value = "target/components/filter-rewrite.wasm")]
-    file: PathBuf,
+    /// The component. It should emit something for most events. Several, with commas between, are measured in turn.
+    #[arg(long, value_name = "FILE", default_value = "target/components/filter-rewrite.wasm", value_delimiter = ',')]
+    file: Vec<PathBuf>,
+    /// Sizes of events in bytes.
+    #[arg(long, default_value = "100,1024", value_delimiter = ',', value_name = "BYTES")]
+    bytes: Vec<usize>,
+    /// Publish so many events, however long that takes: for a component that is much slower than the publisher.
+    #[arg(long, value_name = "N")]
+    events: Option<u64>,
     /// Partitions of both topics.
     #[arg(long, default_value_t = 4, value_name = "N")]
     partitions: u32,
@@ -44,12 +50,14 @@ pub(crate) struct TransformBench {
 
 pub(crate) async fn run(args: TransformBench) -> Result<(), CliError> {
     args.common.check()?;
-    let component = component(&args.file)?;
+    let components: Vec<Bytes> = args.file.iter().map(|file| component(file)).collect::<Result<_, _>>()?;
     let out = Out::new(args.common.json);
     let mut rows: Vec<Rows> = Vec::new();
     for round in 0..args.common.rounds {
-        for (at, bytes) in [100, 1024].into_iter().enumerate() {
-            let through = if args.stages == 1 { "transform".to_owned() } else { format!("{} transforms", args.stages) };
+        let cases = args.bytes.iter().flat_map(|bytes| args.file.iter().zip(&components).map(move |of| (*bytes, of)));
+        for (at, (bytes, (file, component))) in cases.enumerate() {
+            let file = file.file_stem().unwrap_or_default().display();
+            let through = if args.stages == 1 { file.to_string() } else { format!("{} x {file}", args.stages) };
             let name = format!("produce, {through}, consume, {bytes} B x {}", args.batch);
             out.say(&format!("round {} of {}: {name}", round + 1, args.common.rounds));
             let target = Target::start(&args.common.dir)?;
@@ -60,10 +68,8 @@ pub(crate) async fn run(args: TransformBench) -> Result<(), CliError> {
     let json = json!({ "ack": "durable", "cases": report::to_json(&rows) });
     out.show(&json, || {
         let mut lines = vec![format!(
-            "through {}, {} partitions, ack durable, exactly once, medians of {} rounds; events/s are those that went in",
-            args.file.display(),
-            args.partitions,
-            args.common.rounds
+            "{} partitions, ack durable, exactly once, medians of {} rounds; events/s are those that went in",
+            args.partitions, args.common.rounds
         )];
         lines.extend(report::lines(&rows));
         lines
@@ -111,7 +117,7 @@ async fn measure(
     }
     let mut next = (0..payload.len()).cycle();
     let mut events = 0;
-    while Instant::now() < end {
+    while args.events.map_or_else(|| Instant::now() < end, |most| events < most) {
         for publisher in &publishers {
             let mut batch = Batch::new();
             for at in next.by_ref().take(args.batch) {

@@ -2,32 +2,34 @@
 
 use super::{Blame, CallFailure, Task, TaskEnd, Trouble};
 use crate::deployment::aggregate::{self, Aggregation};
+use crate::deployment::parts::{self, Stage};
 use crate::limits::{CLOSE_GROUPS_MAX, RETRY_FIRST, RETRY_MAX};
+use nodata_log::{Batch, StateChange, Tp};
+use nodata_runtime::{Groups, Output};
 use std::time::{Duration, Instant};
+
+/// What is to be appended and changed, and how many events of the component that is.
+type Closed = (Vec<(Tp, Batch)>, Vec<StateChange>, u64);
 
 impl Task {
     /// Closes the windows that no event can come for any more, each once: its end is committed with what the component makes of it.
     pub(super) async fn close_windows(&mut self) -> Result<(), TaskEnd> {
-        let Some(how) = self.settings.spec.aggregation else { return Ok(()) };
+        let Some(mut how) = self.settings.spec.aggregation else { return Ok(()) };
+        if self.stage == Stage::Together {
+            // Each partition allowed for it already.
+            how.lateness_us = 0;
+        }
         let mut most = CLOSE_GROUPS_MAX;
         let mut wait = RETRY_FIRST;
         let mut hard = 0;
         while !self.settings.stop.is_cancelled() {
             let due = aggregate::due(how, self.time, &*self.settings.log, self.lease.task, most)?;
             let Some((groups, state)) = due else { break };
-            let closed = match self.take_instance().await {
-                Ok(mut instance) => {
-                    let closed = instance.close(&groups).await;
-                    self.keep_instance(instance);
-                    closed.map_err(CallFailure::Call)
-                }
-                Err(failure) => Err(failure),
-            };
-            let (error, blame) = match closed {
-                Ok(mut output) => {
-                    output.state.extend(state);
+            let (error, blame) = match self.close(&groups).await {
+                Ok((appends, mut changes, events_out)) => {
+                    changes.extend(state);
                     self.settle(0).await?;
-                    if self.commit_in_place(output).await? {
+                    if self.commit_here(appends, changes, events_out).await? {
                         self.is_well();
                         self.attempts = 0;
                         hard = 0;
@@ -72,7 +74,40 @@ impl Task {
                 Blame::Events | Blame::Host => return Err(TaskEnd::Failed(self.failure(trouble))),
             }
         }
+        self.tell().await
+    }
+
+    /// What becomes of closed windows: what the component makes of them, or parts for who puts them together.
+    async fn close(&mut self, groups: &Groups) -> Result<Closed, CallFailure> {
+        if let Stage::Part(to) = self.stage {
+            return Ok((parts::emit(to, groups)?, Vec::new(), 0));
+        }
+        let mut instance = self.take_instance().await?;
+        let closed = instance.close(groups).await;
+        self.keep_instance(instance);
+        let Output { batches, events, state, .. } = closed?;
+        Ok((self.outputs.appends(batches), state, events))
+    }
+
+    /// Says how far its partition is in time to whom it gave parts, if there is something new to say.
+    async fn tell(&mut self) -> Result<(), TaskEnd> {
+        let (Stage::Part(to), Some(how)) = (self.stage, self.settings.spec.aggregation) else { return Ok(()) };
+        if self.settings.stop.is_cancelled() {
+            return Ok(());
+        }
+        let watermark = self.time.latest.map(|_| self.time.watermark(how.lateness_us));
+        let Some(progress) = parts::news(how.window, watermark, self.told, self.is_idle) else { return Ok(()) };
+        let (appends, state) = parts::tell(to, self.settings.source.partition, progress)?;
+        self.settle(0).await?;
+        if self.commit_here(appends, state, 0).await? {
+            self.told = Some(progress);
+        }
         Ok(())
+    }
+
+    /// How time goes on by itself. Who puts parts together is told.
+    pub(super) fn idles(&self) -> Option<Aggregation> {
+        self.settings.spec.aggregation.filter(|_| self.stage != Stage::Together)
     }
 
     /// Nothing came for a while: the time of the partition goes on by itself.
@@ -80,6 +115,7 @@ impl Task {
         let passed = i64::try_from(self.time_since.elapsed().as_micros()).unwrap_or(i64::MAX);
         self.time.latest = self.time.latest.map(|latest| latest.saturating_add(passed));
         self.time_since = Instant::now();
+        self.is_idle = true;
     }
 }
 

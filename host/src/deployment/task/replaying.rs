@@ -2,6 +2,7 @@
 
 use super::{Advance, Task, TaskEnd};
 use crate::deployment::dead_letters::{self, Letter};
+use crate::deployment::parts::Stage;
 use crate::deployment::replay::READ;
 use nodata_log::{TopicId, Tp};
 use nodata_runtime::Output;
@@ -10,7 +11,7 @@ impl Task {
     /// Processes the dead letters of this task that it was asked for, each on its own.
     pub(super) async fn replay(&mut self) -> Result<(), TaskEnd> {
         let Some(replay) = *self.settings.replay.borrow_and_update() else { return Ok(()) };
-        if self.replayed == Some(replay) {
+        if self.replayed == Some(replay) || self.stage == Stage::Together {
             return Ok(());
         }
         let letters = Tp { topic: TopicId(replay.topic), partition: 0 };

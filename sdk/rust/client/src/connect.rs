@@ -5,6 +5,7 @@ use crate::proto::component_service_client::ComponentServiceClient;
 use crate::proto::consume_service_client::ConsumeServiceClient;
 use crate::proto::deployment_service_client::DeploymentServiceClient;
 use crate::proto::publish_service_client::PublishServiceClient;
+use crate::proto::secret_service_client::SecretServiceClient;
 use crate::proto::topic_service_client::TopicServiceClient;
 use crate::proto::{DescribeTopicRequest, FindOffsetsRequest, PublishRequest};
 use crate::publisher::{self, Published, Publisher, PublisherOptions};
@@ -85,6 +86,11 @@ impl Client {
     /// What aggregates hold.
     pub fn aggregates(&self) -> AggregateServiceClient<Channel> {
         AggregateServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Secrets: put, list, delete.
+    pub fn secrets(&self) -> SecretServiceClient<Channel> {
+        SecretServiceClient::new(self.channel.clone())
     }
 
     /// Publishing as it is on the wire, without retries. Usually [`publish`](Self::publish) or a [`Publisher`] is what you want.

@@ -5,11 +5,11 @@ use crate::columns::{BytesColumn, BytesColumnRef};
 use crate::error::{Error, Result};
 use crate::events::{Batch, Event, Events};
 use crate::host;
+use crate::kept::Kept;
 use crate::output::Output;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
-use std::cell::Cell;
 
 /// A component that folds events into one accumulator for each group.
 ///
@@ -50,8 +50,8 @@ pub trait Aggregate: Sized + 'static {
     /// What is kept of a group. A group begins with the default.
     type Accumulator: Default + Serialize + DeserializeOwned;
 
-    /// Makes one, before the first call and after a failed one. An error fails the call, and no event is to blame for it, whatever
-    /// its kind: the host tries again for as long as it takes, and says why it cannot.
+    /// Makes one when an instance starts, after a call that failed, and, to be thrown away, when the component is deployed: see
+    /// [`Transform::new`](crate::Transform::new).
     fn new() -> Result<Self>;
 
     /// The group of an event, at most 4000 bytes; `None` leaves the event out. It is the key of the event otherwise.
@@ -87,6 +87,9 @@ pub trait Aggregate: Sized + 'static {
         let _ = group;
         encode(accumulator)
     }
+
+    /// The end of an instance that is not needed any more: see [`Transform::close`](crate::Transform::close).
+    fn close(self) {}
 }
 
 /// A group of events.
@@ -171,24 +174,9 @@ impl Written {
     }
 }
 
-/// The one value of an [`Aggregate`], between calls.
-pub struct AggregateInstance<T>(Cell<Option<T>>);
-
-impl<T: Aggregate> AggregateInstance<T> {
-    /// Not made yet.
-    pub const fn new() -> Self {
-        Self(Cell::new(None))
-    }
-
-    fn with<R>(&self, work: impl FnOnce(&T) -> Result<R>) -> Result<R> {
-        let aggregate = self.0.take().map_or_else(|| T::new().map_err(Error::of_nobody), Ok)?;
-        let done = work(&aggregate)?;
-        self.0.set(Some(aggregate));
-        Ok(done)
-    }
-
+impl<T: Aggregate> Kept<T> {
     pub(crate) fn keys(&self, batch: host::Batch<'_>) -> Result<BytesColumn> {
-        self.with(|aggregate| {
+        self.lend(T::new, |aggregate| {
             let batch = Batch::new(batch);
             let mut keys = Written::default();
             for event in Events::new(&batch) {
@@ -208,7 +196,7 @@ impl<T: Aggregate> AggregateInstance<T> {
         members: (&[u32], &[u32]),
         collector: &host::Collector<'_>,
     ) -> Result<BytesColumn> {
-        self.with(|aggregate| {
+        self.lend(T::new, |aggregate| {
             let batch = Batch::new(batch);
             let events = Events::new(&batch);
             let mut accumulators: Vec<Option<T::Accumulator>> = Vec::with_capacity(groups.keys.rows());
@@ -235,7 +223,7 @@ impl<T: Aggregate> AggregateInstance<T> {
     }
 
     pub(crate) fn merge(&self, left: &BytesColumn, right: &BytesColumn) -> Result<BytesColumn> {
-        self.with(|aggregate| {
+        self.lend(T::new, |aggregate| {
             let mut merged = Written::default();
             for at in 0..left.rows() {
                 let mut accumulator = decode(left.get(at))?;
@@ -247,7 +235,7 @@ impl<T: Aggregate> AggregateInstance<T> {
     }
 
     pub(crate) fn finish(&self, closed: &Groups, collector: &host::Collector<'_>) -> Result<()> {
-        self.with(|aggregate| {
+        self.lend(T::new, |aggregate| {
             let mut out = Output::new(collector);
             for at in 0..closed.keys.rows() {
                 aggregate.finish(&closed.group(at), closed.accumulator(at)?, &mut out)?;
@@ -257,19 +245,13 @@ impl<T: Aggregate> AggregateInstance<T> {
     }
 
     pub(crate) fn render(&self, groups: &Groups) -> Result<BytesColumn> {
-        self.with(|aggregate| {
+        self.lend(T::new, |aggregate| {
             let mut rendered = Written::default();
             for at in 0..groups.keys.rows() {
                 rendered.push(Some(&aggregate.render(&groups.group(at), &groups.accumulator(at)?)?));
             }
             Ok(rendered.finish())
         })
-    }
-}
-
-impl<T: Aggregate> Default for AggregateInstance<T> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

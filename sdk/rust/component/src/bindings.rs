@@ -63,3 +63,14 @@ pub mod aggregate {
         },
     });
 }
+
+pub mod lifecycle {
+    wit_bindgen::generate!({
+        inline: "package nodata:sdk; world lifecycle { export nodata:streaming/lifecycle@0.1.0; }",
+        path: "wit",
+        pub_export_macro: true,
+        export_macro_name: "export_lifecycle",
+        default_bindings_module: "nodata_component::__private::bindings::lifecycle",
+        with: { "nodata:streaming/types@0.1.0": crate::bindings::nodata::streaming::types },
+    });
+}

@@ -1,10 +1,10 @@
 //! How a call of the host becomes a call of the component.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::events::{Batch, Events};
 use crate::host;
+use crate::kept::Kept;
 use crate::output::Output;
-use std::cell::Cell;
 
 /// A component that keeps something between calls.
 ///
@@ -39,13 +39,20 @@ use std::cell::Cell;
 /// component, and it is dropped when a call fails, so that nothing half-done is carried over. What must last is
 /// written to a [`state::Table`](crate::state::Table).
 pub trait Transform: Sized + 'static {
-    /// Makes one, before the first call and after a failed one. An error fails the call, and no event is to blame for it, whatever
-    /// its kind: the host tries again for as long as it takes, and says why it cannot.
+    /// Makes one when an instance starts, and after a call that failed. State can be read here and not written.
+    ///
+    /// One is also made when the component is deployed, and thrown away: an error that is not
+    /// [`transient`](crate::Error::transient) refuses the deployment with its words. So this is where mistakes in the configuration
+    /// are found.
     fn new() -> Result<Self>;
 
     /// Handles the events of one call. What it pushes and writes becomes durable when it returns `Ok`, in one step
     /// with the position in the input; on an error nothing of it is kept.
     fn process(&mut self, events: Events<'_>, out: &mut Output<'_>) -> Result<()>;
+
+    /// The end of an instance that is not needed any more: the deployment is paused or deleted, the host stops, or another instance
+    /// takes its place. It may not come at all, so nothing may depend on it.
+    fn close(self) {}
 }
 
 /// A component that is a function. `#[component]` has the compiler compare the author's with it:
@@ -88,32 +95,17 @@ pub(crate) fn call(
     out.flush()
 }
 
-/// The one value of a [`Transform`], between calls.
-pub struct Instance<T>(Cell<Option<T>>);
-
-impl<T: Transform> Instance<T> {
-    /// Not made yet.
-    pub const fn new() -> Self {
-        Self(Cell::new(None))
-    }
-
-    pub(crate) fn call(&self, batch: host::Batch<'_>, collector: &host::Collector<'_>) -> Result<()> {
-        let mut transform = self.0.take().map_or_else(|| T::new().map_err(Error::of_nobody), Ok)?;
-        call(|events, out| transform.process(events, out), batch, collector)?;
-        self.0.set(Some(transform));
-        Ok(())
-    }
-}
-
-impl<T: Transform> Default for Instance<T> {
-    fn default() -> Self {
-        Self::new()
+impl<T: Transform> Kept<T> {
+    pub(crate) fn process(&self, batch: host::Batch<'_>, collector: &host::Collector<'_>) -> Result<()> {
+        self.lend(T::new, |transform| call(|events, out| transform.process(events, out), batch, collector))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
+    use crate::state::Table;
     use crate::testing::{Call, Event, Harness};
 
     /// Numbers events, refuses "fail" and cannot be made with a bad configuration.
@@ -163,8 +155,55 @@ mod tests {
     }
 
     #[test]
-    fn a_component_that_cannot_be_made_fails_the_call_and_blames_no_event() {
+    fn a_component_that_cannot_be_made_fails_the_call() {
         let mut harness = Harness::of::<Counting>();
-        assert_eq!(harness.call(["a"]).error(), Some(&Error::transient("config `mark` is missing")));
+        assert_eq!(harness.call(["a"]).error().unwrap().message(), "config `mark` is missing");
+    }
+
+    thread_local! {
+        static SAID: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+
+    /// Says what happens to it, and writes when it should not.
+    struct Told;
+
+    fn write_state() -> Result<()> {
+        Ok(Table::open("told")?.put("k", "v")?)
+    }
+
+    impl Transform for Told {
+        fn new() -> Result<Self> {
+            if crate::config::get("writes").is_some() {
+                write_state()?;
+            }
+            Table::open("told")?.get("k")?;
+            SAID.with_borrow_mut(|said| said.push("made".to_owned()));
+            Ok(Self)
+        }
+
+        fn process(&mut self, _: Events<'_>, _: &mut Output<'_>) -> Result<()> {
+            write_state()
+        }
+
+        fn close(self) {
+            SAID.with_borrow_mut(|said| said.push(format!("closed, {}", write_state().unwrap_err())));
+        }
+    }
+
+    #[test]
+    fn a_component_begins_and_ends_and_only_reads_state_there() {
+        let only_read = "while a component begins or ends, state can only be read";
+        let mut harness = Harness::of::<Told>().config("writes", "");
+        assert!(harness.call(["a"]).error().unwrap().message().ends_with(only_read));
+
+        let mut harness = Harness::of::<Told>();
+        let _ = harness.call(["a"]).ok();
+        let _ = harness.call(["b"]).ok();
+        harness.close();
+        harness.close();
+        let _ = harness.call(["c"]).ok();
+        let said = SAID.take();
+        assert_eq!((said.len(), said[0].as_str(), said[2].as_str()), (3, "made", "made"));
+        assert!(said[1].starts_with("closed, ") && said[1].ends_with(only_read), "{said:?}");
     }
 }

@@ -54,11 +54,6 @@ impl Error {
         self
     }
 
-    /// One that no event is to blame for, so that none is put aside for it: the host tries again for as long as it takes.
-    pub(crate) fn of_nobody(self) -> Self {
-        Self { is_transient: true, ..self }
-    }
-
     /// Whether trying again may help.
     pub fn is_transient(&self) -> bool {
         self.is_transient

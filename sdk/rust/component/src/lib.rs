@@ -27,6 +27,7 @@ mod column_builder; // a column that is written
 #[doc(hidden)]
 pub mod columns; // what crosses
 mod host; // the other side
+mod kept; // the one value of a component
 mod outbox; // what waits to cross
 
 #[cfg(feature = "json")]
@@ -43,16 +44,16 @@ pub use source::{Next, Source};
 #[doc(hidden)]
 pub mod __private {
     #[cfg(feature = "json")]
-    pub use crate::aggregate::{AggregateInstance, Groups};
-    pub use crate::component::{Instance, Process};
-    pub use crate::sink::SinkInstance;
-    pub use crate::source::SourceInstance;
+    pub use crate::aggregate::Groups;
+    pub use crate::component::Process;
+    pub use crate::kept::Kept;
 
     #[cfg(target_family = "wasm")]
     pub use crate::{
         bindings::{
             self, export,
             exports::nodata::streaming::transformer::{Batch, Collector, Error, Guest},
+            lifecycle::{export_lifecycle, exports::nodata::streaming::lifecycle::Guest as LifecycleGuest},
             sink::{export_sink, exports::nodata::streaming::sink_writer::Guest as SinkGuest},
             source::{
                 export_source,
@@ -60,7 +61,8 @@ pub mod __private {
             },
         },
         host::{
-            export_committed, export_flush, export_function, export_open, export_poll, export_transform, export_write,
+            export_close, export_committed, export_flush, export_function, export_make, export_open, export_poll,
+            export_transform, export_write,
         },
     };
 

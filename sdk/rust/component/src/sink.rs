@@ -1,9 +1,9 @@
 //! A component that delivers events to somewhere else.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::events::{Batch, Event, Events};
 use crate::host;
-use std::cell::Cell;
+use crate::kept::Kept;
 use std::fmt::{self, Display};
 
 /// A component that delivers events to somewhere else.
@@ -42,8 +42,8 @@ use std::fmt::{self, Display};
 /// them before. One that will not is put aside with [`Rejects::reject`], or fails the call with
 /// [`Error::permanent`](crate::Error::permanent), and then the host finds out which event it is about.
 pub trait Sink: Sized + 'static {
-    /// Makes one, before the first call and after a failed one. An error fails the call, and no event is to blame for it, whatever
-    /// its kind: the host tries again for as long as it takes, and says why it cannot.
+    /// Makes one when an instance starts, after a call that failed, and, to be thrown away, when the component is deployed: see
+    /// [`Transform::new`](crate::Transform::new).
     fn new() -> Result<Self>;
 
     /// Delivers these events, or keeps them until [`flush`](Self::flush).
@@ -53,6 +53,9 @@ pub trait Sink: Sized + 'static {
     fn flush(&mut self) -> Result<()> {
         Ok(())
     }
+
+    /// The end of an instance that is not needed any more: see [`Transform::close`](crate::Transform::close).
+    fn close(self) {}
 }
 
 /// Puts events aside that can never be delivered, and leaves those for the next call that cannot be delivered in this one.
@@ -80,41 +83,27 @@ impl fmt::Debug for Rejects<'_> {
     }
 }
 
-/// The one value of a [`Sink`], between calls.
-pub struct SinkInstance<T>(Cell<Option<T>>);
-
-impl<T: Sink> SinkInstance<T> {
-    /// Not made yet.
-    pub const fn new() -> Self {
-        Self(Cell::new(None))
-    }
-
+impl<T: Sink> Kept<T> {
     pub(crate) fn write(&self, batch: host::Batch<'_>, collector: &host::Collector<'_>) -> Result<()> {
-        let mut sink = self.0.take().map_or_else(|| T::new().map_err(Error::of_nobody), Ok)?;
-        let batch = Batch::new(batch);
-        sink.write(Events::new(&batch), &mut Rejects { collector })?;
-        self.0.set(Some(sink));
-        Ok(())
+        self.lend(T::new, |sink| {
+            let batch = Batch::new(batch);
+            sink.write(Events::new(&batch), &mut Rejects { collector })
+        })
     }
 
     pub(crate) fn flush(&self) -> Result<()> {
         // Without one, nothing was written.
-        let Some(mut sink) = self.0.take() else { return Ok(()) };
+        let Some(mut sink) = self.take() else { return Ok(()) };
         sink.flush()?;
-        self.0.set(Some(sink));
+        self.set(sink);
         Ok(())
-    }
-}
-
-impl<T: Sink> Default for SinkInstance<T> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::testing::Harness;
 
     thread_local! {

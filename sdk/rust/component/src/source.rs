@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::host;
+use crate::kept::Kept;
 use crate::output::Output;
-use std::cell::Cell;
 use std::time::Duration;
 
 /// A component that brings events in.
@@ -53,6 +53,9 @@ pub trait Source: Sized + 'static {
         let _ = position;
         Ok(())
     }
+
+    /// The end of an instance that is not needed any more: see [`Transform::close`](crate::Transform::close).
+    fn close(self) {}
 }
 
 /// When a source wants to be called again.
@@ -66,46 +69,29 @@ pub enum Next {
     Finished,
 }
 
-/// The one value of a [`Source`], between calls.
-pub struct SourceInstance<T>(Cell<Option<T>>);
-
-impl<T: Source> SourceInstance<T> {
-    /// Not opened yet.
-    pub const fn new() -> Self {
-        Self(Cell::new(None))
-    }
-
+impl<T: Source> Kept<T> {
     pub(crate) fn open(&self, position: Option<&[u8]>) -> Result<()> {
-        self.0.set(None);
-        self.0.set(Some(T::open(position)?));
+        drop(self.take());
+        self.set(T::open(position)?);
         Ok(())
     }
 
     pub(crate) fn poll(&self, events_max: u32, collector: &host::Collector<'_>) -> Result<Next> {
-        let mut source = self.take()?;
-        let mut out = Output::new(collector);
-        let next = source.poll(events_max, &mut out)?;
-        out.flush()?;
-        self.0.set(Some(source));
-        Ok(next)
+        self.lend(not_open, |source| {
+            let mut out = Output::new(collector);
+            let next = source.poll(events_max, &mut out)?;
+            out.flush()?;
+            Ok(next)
+        })
     }
 
     pub(crate) fn committed(&self, position: &[u8]) -> Result<()> {
-        let mut source = self.take()?;
-        source.committed(position)?;
-        self.0.set(Some(source));
-        Ok(())
-    }
-
-    fn take(&self) -> Result<T> {
-        self.0.take().ok_or_else(|| Error::permanent("the source is not open"))
+        self.lend(not_open, |source| source.committed(position))
     }
 }
 
-impl<T: Source> Default for SourceInstance<T> {
-    fn default() -> Self {
-        Self::new()
-    }
+fn not_open<T>() -> Result<T> {
+    Err(Error::permanent("the source is not open"))
 }
 
 #[cfg(test)]

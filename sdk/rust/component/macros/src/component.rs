@@ -4,7 +4,7 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, FnArg, Generics, Item, ItemFn, ItemImpl, Result, ReturnType, Safety, Signature};
+use syn::{Error, FnArg, Generics, ImplItem, Item, ItemFn, ItemImpl, Result, ReturnType, Safety, Signature, Type};
 
 const SIGNATURE: &str = "`fn name(events: Events<'_>, out: &mut Output<'_>) -> Result<()>`";
 
@@ -144,27 +144,64 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
         };
     };
     let exported = exported(*role);
-    let instance = match role {
-        Role::Transform => quote!(Instance),
-        Role::Sink => quote!(SinkInstance),
-        Role::Source => quote!(SourceInstance),
-        Role::Aggregate => quote!(AggregateInstance),
-    };
+    let lifecycle = lifecycle(*role, component, &role_trait, implementation);
     Ok(quote! {
         #check
 
         #[cfg(target_family = "wasm")]
         const _: () = {
             ::std::thread_local! {
-                static INSTANCE: ::nodata_component::__private::#instance<#component> =
-                    const { ::nodata_component::__private::#instance::new() };
+                static INSTANCE: ::nodata_component::__private::Kept<#component> =
+                    const { ::nodata_component::__private::Kept::new() };
             }
 
             struct Exported;
 
             #exported
+            #lifecycle
         };
     })
+}
+
+/// Whether the author wrote this function.
+fn has(implementation: &ItemImpl, name: &str) -> bool {
+    implementation.items.iter().any(|item| matches!(item, ImplItem::Fn(function) if function.sig.ident == name))
+}
+
+/// The beginning and the end of an instance. A source is opened by its role, so of it only the end is left.
+fn lifecycle(role: Role, component: &Type, role_trait: &Ident, implementation: &ItemImpl) -> TokenStream {
+    let open = match role {
+        Role::Source if !has(implementation, "close") => return TokenStream::new(),
+        Role::Source => quote!(::core::result::Result::Ok(())),
+        Role::Transform | Role::Sink | Role::Aggregate => quote! {
+            INSTANCE.with(|instance| {
+                ::nodata_component::__private::export_make(
+                    instance,
+                    <#component as ::nodata_component::#role_trait>::new,
+                )
+            })
+        },
+    };
+    quote! {
+        impl ::nodata_component::__private::LifecycleGuest for Exported {
+            fn open() -> ::core::result::Result<(), ::nodata_component::__private::Error> {
+                #open
+            }
+
+            fn close() {
+                INSTANCE.with(|instance| {
+                    ::nodata_component::__private::export_close(
+                        instance,
+                        <#component as ::nodata_component::#role_trait>::close,
+                    )
+                })
+            }
+        }
+
+        ::nodata_component::__private::export_lifecycle!(
+            Exported with_types_in ::nodata_component::__private::bindings::lifecycle
+        );
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -321,6 +358,23 @@ mod tests {
             assert!(expanded.starts_with(&item.to_string()), "{expanded}");
             assert!(!expanded.contains("compile_error"), "{expanded}");
         }
+    }
+
+    #[test]
+    fn what_the_author_wrote_is_what_is_exported() {
+        let exports = |item: &str, export: &str| {
+            let expanded = expand(TokenStream::new(), item.parse().unwrap()).to_string();
+            assert!(!expanded.contains("compile_error"), "{expanded}");
+            expanded.contains(export)
+        };
+        let lifecycle = "export_lifecycle !";
+        for role in ["Transform", "Sink", "Aggregate"] {
+            assert!(exports(&format!("impl {role} for Thing {{}}"), lifecycle), "{role}");
+        }
+        assert!(!exports("impl Source for Thing { fn poll(&mut self) {} }", lifecycle));
+        assert!(exports("impl Source for Thing { fn close(self) {} }", lifecycle));
+        let function = "fn f(events: Events<'_>, out: &mut Output<'_>) -> Result<()> { Ok(()) }";
+        assert!(!exports(function, lifecycle));
     }
 
     #[test]

@@ -5,12 +5,13 @@ use super::EmitError;
 use crate::bindings::nodata::streaming::{state as wit_state, types};
 use crate::bindings::source::exports::nodata::streaming::source_reader::Status;
 use crate::columns::{BytesColumn, BytesColumnRef, ColumnsRef, HeadersColumn};
-use crate::component::{self, Instance, Transform};
+use crate::component::{self, Transform};
 use crate::error::{Error, Result};
 use crate::events::Events;
+use crate::kept::Kept;
 use crate::output::Output;
-use crate::sink::{Sink, SinkInstance};
-use crate::source::{Next, Source, SourceInstance};
+use crate::sink::Sink;
+use crate::source::{Next, Source};
 use crate::state;
 
 pub(crate) use crate::bindings::nodata::streaming::{config, metrics};
@@ -155,33 +156,44 @@ pub fn export_function(
 
 /// What `#[component]` on an implementation of [`Transform`] exports.
 pub fn export_transform<T: Transform>(
-    instance: &Instance<T>,
+    instance: &Kept<T>,
     input: &types::Batch,
     out: &types::Collector,
 ) -> Result<(), types::Error> {
-    instance.call(Batch(input), &Collector(out)).map_err(types::Error::from)
+    instance.process(Batch(input), &Collector(out)).map_err(types::Error::from)
+}
+
+/// What `#[component]` on an implementation of a trait exports beside the role.
+pub fn export_make<T>(instance: &Kept<T>, make: fn() -> Result<T>) -> Result<(), types::Error> {
+    instance.make(make).map_err(types::Error::from)
+}
+
+pub fn export_close<T>(instance: &Kept<T>, close: fn(T)) {
+    if let Some(value) = instance.take() {
+        close(value);
+    }
 }
 
 /// What `#[component]` on an implementation of [`Sink`] exports.
 pub fn export_write<T: Sink>(
-    instance: &SinkInstance<T>,
+    instance: &Kept<T>,
     input: &types::Batch,
     out: &types::Collector,
 ) -> Result<(), types::Error> {
     instance.write(Batch(input), &Collector(out)).map_err(types::Error::from)
 }
 
-pub fn export_flush<T: Sink>(instance: &SinkInstance<T>) -> Result<(), types::Error> {
+pub fn export_flush<T: Sink>(instance: &Kept<T>) -> Result<(), types::Error> {
     instance.flush().map_err(types::Error::from)
 }
 
 /// What `#[component]` on an implementation of [`Source`] exports.
-pub fn export_open<T: Source>(instance: &SourceInstance<T>, position: Option<&[u8]>) -> Result<(), types::Error> {
+pub fn export_open<T: Source>(instance: &Kept<T>, position: Option<&[u8]>) -> Result<(), types::Error> {
     instance.open(position).map_err(types::Error::from)
 }
 
 pub fn export_poll<T: Source>(
-    instance: &SourceInstance<T>,
+    instance: &Kept<T>,
     events_max: u32,
     out: &types::Collector,
 ) -> Result<Status, types::Error> {
@@ -192,7 +204,7 @@ pub fn export_poll<T: Source>(
     })
 }
 
-pub fn export_committed<T: Source>(instance: &SourceInstance<T>, position: &[u8]) -> Result<(), types::Error> {
+pub fn export_committed<T: Source>(instance: &Kept<T>, position: &[u8]) -> Result<(), types::Error> {
     instance.committed(position).map_err(types::Error::from)
 }
 
@@ -237,21 +249,19 @@ impl From<Error> for types::Error {
 #[cfg(feature = "json")]
 mod aggregate {
     use super::{Batch, Collector, column_from, types};
-    use crate::aggregate::{Aggregate, AggregateInstance, Groups};
+    use crate::aggregate::{Aggregate, Groups};
     use crate::bindings::aggregate::exports::nodata::streaming::aggregator as wire;
     use crate::columns::BytesColumn;
+    use crate::kept::Kept;
 
     type Answer<T> = Result<T, types::Error>;
 
-    pub fn export_keys<T: Aggregate>(
-        instance: &AggregateInstance<T>,
-        input: &types::Batch,
-    ) -> Answer<types::BytesColumnResult> {
+    pub fn export_keys<T: Aggregate>(instance: &Kept<T>, input: &types::Batch) -> Answer<types::BytesColumnResult> {
         Ok(column_back(instance.keys(Batch(input))?))
     }
 
     pub fn export_accumulate<T: Aggregate>(
-        instance: &AggregateInstance<T>,
+        instance: &Kept<T>,
         input: &types::Batch,
         groups: wire::Groups,
         members: wire::Membership,
@@ -262,25 +272,18 @@ mod aggregate {
     }
 
     pub fn export_merge<T: Aggregate>(
-        instance: &AggregateInstance<T>,
+        instance: &Kept<T>,
         left: types::BytesColumnResult,
         right: types::BytesColumnResult,
     ) -> Answer<types::BytesColumnResult> {
         Ok(column_back(instance.merge(&column_from(left), &column_from(right))?))
     }
 
-    pub fn export_closed<T: Aggregate>(
-        instance: &AggregateInstance<T>,
-        closed: wire::Groups,
-        out: &types::Collector,
-    ) -> Answer<()> {
+    pub fn export_closed<T: Aggregate>(instance: &Kept<T>, closed: wire::Groups, out: &types::Collector) -> Answer<()> {
         Ok(instance.finish(&groups_from(closed), &Collector(out))?)
     }
 
-    pub fn export_render<T: Aggregate>(
-        instance: &AggregateInstance<T>,
-        groups: wire::Groups,
-    ) -> Answer<types::BytesColumnResult> {
+    pub fn export_render<T: Aggregate>(instance: &Kept<T>, groups: wire::Groups) -> Answer<types::BytesColumnResult> {
         Ok(column_back(instance.render(&groups_from(groups))?))
     }
 

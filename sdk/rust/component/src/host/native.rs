@@ -141,6 +141,8 @@ pub(crate) struct World {
     pub(crate) state_bytes_max: Option<usize>,
     #[cfg(feature = "http")]
     pub(crate) http: Option<http::Receiver>,
+    /// State can only be read while a component begins or ends.
+    is_read_only: bool,
 }
 
 /// The name and the attributes of a metric.
@@ -170,6 +172,14 @@ impl Drop for Installed<'_> {
     fn drop(&mut self) {
         WORLD.with_borrow_mut(|current| std::mem::swap(current, self.world));
     }
+}
+
+/// Calls what may read state and not write it.
+pub(crate) fn reading<R>(call: impl FnOnce() -> R) -> R {
+    WORLD.with_borrow_mut(|world| world.is_read_only = true);
+    let done = call();
+    WORLD.with_borrow_mut(|world| world.is_read_only = false);
+    done
 }
 
 pub(crate) mod config {
@@ -314,6 +324,11 @@ impl Table {
             last.insert(key, value);
         }
         WORLD.with_borrow_mut(|world| {
+            if world.is_read_only {
+                return Err(state::Error::Denied(
+                    "while a component begins or ends, state can only be read".to_owned(),
+                ));
+            }
             let mut bytes = world.state_bytes;
             let table = world.tables.entry(self.name.clone()).or_default();
             for (key, value) in &last {

@@ -2,14 +2,15 @@
 
 use super::harness::{Call, Produced};
 use super::{Columns, Event};
-use crate::aggregate::{Aggregate, AggregateInstance, Groups};
+use crate::aggregate::{Aggregate, Groups};
 use crate::host::native::{Batch, Collector, Installed, Offsets, World};
+use crate::kept::Kept;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 /// Gives events to an [`Aggregate`], keeps its groups, and closes them, as the host does.
 pub struct AggregateHarness<T: Aggregate> {
-    instance: AggregateInstance<T>,
+    instance: Kept<T>,
     groups: BTreeMap<Vec<u8>, Vec<u8>>,
     world: World,
     next_offset: u64,
@@ -18,7 +19,7 @@ pub struct AggregateHarness<T: Aggregate> {
 impl<T: Aggregate> AggregateHarness<T> {
     /// For this aggregate, without groups.
     pub fn new() -> Self {
-        let instance = AggregateInstance::new();
+        let instance = Kept::new();
         Self { instance, groups: BTreeMap::new(), world: World::default(), next_offset: 0 }
     }
 

@@ -2,13 +2,13 @@
 
 use super::{Columns, Event};
 use crate::columns::{BytesColumnRef, ColumnsRef};
-use crate::component::{self, Instance, Transform};
+use crate::component::{self, Transform};
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::host::EmitError;
-use crate::host::native::{Batch, Collector, Installed, Offsets, Sink, World, series};
+use crate::host::native::{Batch, Collector, Installed, Offsets, Sink, World, reading, series};
+use crate::kept::Kept;
 use crate::output::Output;
-use crate::sink::SinkInstance;
 use crate::source::Next;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,7 @@ const REASON_BYTES_MAX: usize = 1024;
 
 /// Gives events to a component, call by call, and keeps what it produces.
 pub struct Harness {
-    run: Box<Run>,
+    component: Box<dyn Component>,
     world: World,
     topic: String,
     partition: u32,
@@ -45,8 +45,58 @@ pub struct Harness {
     last: Option<Input>,
 }
 
-/// One call of the component.
-type Run = dyn FnMut(Batch<'_>, &Collector<'_>) -> Result<()>;
+/// A component, as the host calls it.
+trait Component {
+    /// Makes it, if there is anything to make.
+    fn open(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()>;
+
+    fn close(&self) {}
+}
+
+struct OfFunction<F>(RefCell<F>);
+
+impl<F: FnMut(Events<'_>, &mut Output<'_>) -> Result<()>> Component for OfFunction<F> {
+    fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()> {
+        component::call(&mut *self.0.borrow_mut(), batch, collector)
+    }
+}
+
+struct OfTransform<T>(Kept<T>);
+
+impl<T: Transform> Component for OfTransform<T> {
+    fn open(&self) -> Result<()> {
+        self.0.make(T::new)
+    }
+
+    fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()> {
+        self.0.process(batch, collector)
+    }
+
+    fn close(&self) {
+        self.0.take().into_iter().for_each(T::close);
+    }
+}
+
+struct OfSink<T>(Kept<T>);
+
+impl<T: crate::Sink> Component for OfSink<T> {
+    fn open(&self) -> Result<()> {
+        self.0.make(T::new)
+    }
+
+    fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()> {
+        self.0.write(batch, collector)?;
+        self.0.flush()
+    }
+
+    fn close(&self) {
+        self.0.take().into_iter().for_each(T::close);
+    }
+}
 
 /// What the last call was given.
 struct Input {
@@ -59,28 +109,23 @@ struct Input {
 
 impl Harness {
     /// For a component that is a function.
-    pub fn new(mut process: impl FnMut(Events<'_>, &mut Output<'_>) -> Result<()> + 'static) -> Self {
-        Self::with(move |batch, collector| component::call(&mut process, batch, collector))
+    pub fn new(process: impl FnMut(Events<'_>, &mut Output<'_>) -> Result<()> + 'static) -> Self {
+        Self::with(OfFunction(RefCell::new(process)))
     }
 
-    /// For a component that implements [`Transform`]. It is made by the first call.
+    /// For a component that implements [`Transform`]. It is made before the first call.
     pub fn of<T: Transform>() -> Self {
-        let instance = Instance::<T>::new();
-        Self::with(move |batch, collector| instance.call(batch, collector))
+        Self::with(OfTransform::<T>(Kept::new()))
     }
 
-    /// For a component that implements [`Sink`](crate::Sink). It is made by the first call; each call writes and flushes.
+    /// For a component that implements [`Sink`](crate::Sink). It is made before the first call; each call writes and flushes.
     pub fn of_sink<T: crate::Sink>() -> Self {
-        let instance = SinkInstance::<T>::new();
-        Self::with(move |batch, collector| {
-            instance.write(batch, collector)?;
-            instance.flush()
-        })
+        Self::with(OfSink::<T>(Kept::new()))
     }
 
-    fn with(run: impl FnMut(Batch<'_>, &Collector<'_>) -> Result<()> + 'static) -> Self {
+    fn with(component: impl Component + 'static) -> Self {
         Self {
-            run: Box::new(run),
+            component: Box::new(component),
             world: World::default(),
             topic: "input".to_owned(),
             partition: 0,
@@ -219,7 +264,7 @@ impl Harness {
         let state_before = (self.world.tables.clone(), self.world.state_bytes);
         let result = {
             let _installed = Installed::new(&mut self.world);
-            (self.run)(batch, &Collector(&produced))
+            reading(|| self.component.open()).and_then(|()| self.component.call(batch, &Collector(&produced)))
         };
         let call = match result {
             Ok(()) => {
@@ -235,6 +280,12 @@ impl Harness {
         };
         self.last = Some(input);
         call
+    }
+
+    /// Lets the component go, as the host does when the deployment is paused. The next call makes another one.
+    pub fn close(&mut self) {
+        let _installed = Installed::new(&mut self.world);
+        reading(|| self.component.close());
     }
 
     /// What a state table holds.

@@ -4,13 +4,14 @@ use super::harness::{Call, Produced};
 #[cfg(feature = "http")]
 use crate::error::Result;
 use crate::host::native::{Collector, Installed, World};
-use crate::source::{Source, SourceInstance};
+use crate::kept::Kept;
+use crate::source::Source;
 use std::cell::RefCell;
 use std::fmt::{self, Display};
 
 /// Asks a [`Source`] for events, call by call, and keeps its place, as the host does.
 pub struct SourceHarness<T: Source> {
-    instance: SourceInstance<T>,
+    instance: Kept<T>,
     is_open: bool,
     position: Option<Vec<u8>>,
     world: World,
@@ -19,7 +20,7 @@ pub struct SourceHarness<T: Source> {
 impl<T: Source> SourceHarness<T> {
     /// For this source, at the beginning.
     pub fn new() -> Self {
-        Self { instance: SourceInstance::new(), is_open: false, position: None, world: World::default() }
+        Self { instance: Kept::new(), is_open: false, position: None, world: World::default() }
     }
 
     /// Sets one entry of the configuration, and has the source opened anew.

@@ -1,0 +1,83 @@
+//! What a component exports beside its role.
+
+use crate::harness::{Running, Setup, batch, events, guest, runtime, setup};
+use nodata_runtime::{AcceptError, Extra, inspect_component};
+
+fn lifecycle(open: &str, close: &str) -> Setup {
+    setup("opens-and-closes").config("open", open).config("close", close)
+}
+
+/// The words of the guest, without what the host says.
+fn said(running: &Running) -> Vec<String> {
+    let lines = running.logged().into_iter();
+    lines.filter_map(|line| Some(line.strip_prefix("Stdout 3: ")?.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn an_instance_opens_before_its_first_call_and_closes_once() {
+    let mut running = lifecycle("", "").start().await;
+    assert_eq!(said(&running), ["opens"]);
+    running.call(&["a"]).await;
+    running.call(&["b"]).await;
+    running.let_go().await.unwrap();
+    assert_eq!(said(&running), ["opens", "closes"]);
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_open_has_not_started() {
+    for how in ["transient", "permanent"] {
+        let error = lifecycle(how, "").try_start().await.err().unwrap();
+        assert_eq!(error.to_string(), "the component does not open: told to");
+        assert!(!error.instance_lives());
+    }
+    let error = lifecycle("panic", "").try_start().await.err().unwrap();
+    assert!(error.to_string().starts_with("the component panicked at "), "{error}");
+    let error = lifecycle("write", "").try_start().await.err().unwrap();
+    let read = "while a component begins or ends, state can only be read";
+    assert!(error.to_string().ends_with(read), "{error}");
+}
+
+#[tokio::test]
+async fn a_trap_ends_an_instance_without_a_goodbye() {
+    let mut running = lifecycle("", "").start().await;
+    running.try_call(batch(&events(&["panic"]))).await.unwrap_err();
+    running.let_go().await.unwrap();
+    assert_eq!(said(&running), ["opens"]);
+
+    let mut running = lifecycle("", "panic").start().await;
+    let error = running.let_go().await.unwrap_err();
+    assert!(error.words().ends_with(": told to"), "{error}");
+    let mut running = lifecycle("", "write").start().await;
+    running.let_go().await.unwrap();
+    assert!(said(&running)[2].contains("can only be read"), "{:?}", said(&running));
+}
+
+#[tokio::test]
+async fn a_component_is_tried_out_before_it_is_deployed() {
+    assert_eq!(lifecycle("", "panic").try_out().await, "it is well");
+    assert_eq!(lifecycle("permanent", "").try_out().await, "does not open: told to");
+    assert_eq!(lifecycle("transient", "").try_out().await, "it is well");
+    let said = lifecycle("panic", "").try_out().await;
+    assert!(said.starts_with("does not open: the component panicked at ") && said.ends_with(": told to"), "{said}");
+    // The others have nothing to say.
+    assert_eq!(setup("panics").try_out().await, "it is well");
+}
+
+#[tokio::test]
+async fn extras_are_named_and_must_be_what_the_contract_says() {
+    let found = |name| inspect_component(&guest(name)).unwrap().extras;
+    assert_eq!(found("copies"), []);
+    assert_eq!(found("opens-and-closes"), [Extra::Lifecycle]);
+
+    let error = runtime().accept(guest("other-lifecycle")).await.err().unwrap();
+    let begin = "`nodata:streaming/lifecycle@0.1.0` is not what the contract says: ";
+    assert!(matches!(error, AcceptError::Export { .. }) && error.to_string().starts_with(begin), "{error}");
+
+    let with = |role: &str, extra: &str| {
+        let exports = [role, extra].map(|name| format!("(export \"nodata:streaming/{name}@0.1.0\" (instance $i))"));
+        wat::parse_str(format!("(component (instance $i) {})", exports.concat())).unwrap()
+    };
+    let error = inspect_component(&with("source-reader", "grouper")).unwrap_err();
+    let expected = "the component exports `nodata:streaming/grouper@0.1.0`, which is nothing for a source";
+    assert_eq!(error.to_string(), expected);
+}

@@ -1,0 +1,36 @@
+//! What a component has to say before it is deployed: an instance is started with what the deployment would grant, asked, and thrown
+//! away. Whoever deploys hears what is wrong, and not whoever reads a log later.
+
+use crate::deployment::control::{DeploymentError, Deployments};
+use crate::deployment::spec::DeploymentSpec;
+use crate::deployment::task::granted;
+use crate::registry::RegistryError;
+use crate::secrets::GrantedSecrets;
+use nodata_log::LogError;
+use nodata_runtime::{Digest, Extra, GuestLog, Program};
+use std::sync::Arc;
+
+impl Deployments {
+    /// Loads the component of a deployment that is to be made.
+    pub(crate) async fn load(&self, spec: &DeploymentSpec) -> Result<Program, DeploymentError> {
+        let damaged = |what: String| RegistryError::Entry { name: spec.component.clone(), what };
+        let digest: Digest = spec.digest.parse().map_err(|error| damaged(format!("{error}")))?;
+        Ok(self.parts.registry.load(digest).await?)
+    }
+
+    /// Finds out whether the component opens with the configuration of this deployment.
+    pub(crate) async fn try_out(&self, program: &Program, spec: &DeploymentSpec) -> Result<(), DeploymentError> {
+        if !program.has(Extra::Lifecycle) {
+            return Ok(());
+        }
+        let log = Arc::new(GuestLog::new(self.parts.clock.clone()));
+        let secrets = GrantedSecrets::new(self.parts.secrets.clone(), spec.secrets.clone()).read();
+        let http = self.parts.runtime.http_client(&spec.http_grants());
+        let deployment = granted(spec, secrets, Arc::new([]), log, Arc::default(), http);
+        let (program, role) = (program.clone(), spec.role.of_component());
+        match self.parts.runtime.spawn(async move { program.try_out(role, deployment).await }).await {
+            Ok(tried) => tried.map_err(|error| DeploymentError::Trial { component: spec.component.clone(), error }),
+            Err(_) => Err(LogError::Stopping.into()),
+        }
+    }
+}
