@@ -5,7 +5,8 @@
 //! newer worker) leaves nothing behind, and the next one goes on from the last commit.
 //!
 //! The next call may begin before the commit of the last one is durable: the log keeps their order, and a commit is refused if
-//! the one before it did not happen. Only a call that changed state is waited for, because the next one must read it.
+//! the one before it did not happen. Only a call that changed state is waited for, because the next one must read it, and one of a
+//! sink, because what it delivered would be delivered again.
 
 use crate::deployment::aggregate;
 use crate::deployment::dead_letters;
@@ -484,7 +485,9 @@ impl Task {
         while self.ahead.front().is_some_and(|stored| stored.last() < next) {
             self.ahead.pop_front();
         }
-        self.settle(if changes_state { 0 } else { COMMITS_IN_FLIGHT }).await?;
+        // What a sink has delivered and nobody remembers would be delivered again.
+        let waits = changes_state || self.settings.spec.role == DeploymentRole::Sink;
+        self.settle(if waits { 0 } else { COMMITS_IN_FLIGHT }).await?;
         Ok(None)
     }
 

@@ -18,6 +18,7 @@ mod lifecycle;
 mod outside;
 mod poison;
 mod publish;
+mod receiver;
 mod repair;
 mod roles;
 mod secrets; // who is given them, and who may send what
@@ -26,3 +27,4 @@ mod tail;
 mod topics;
 mod uploads;
 mod walls;
+mod webhook;
