@@ -6,6 +6,7 @@ mod aggregates;
 mod any_request;
 mod archive;
 mod bad_input;
+mod clickhouse;
 mod command_line;
 mod deployments;
 mod failures;
