@@ -90,6 +90,11 @@ pub const CALL_EVENTS_MAX: usize = 8192;
 pub const CALL_QUICK: Duration = Duration::from_millis(20);
 pub const CALL_SLOW: Duration = Duration::from_millis(200);
 
+/// The same for a sink. It waits for its receiver, which takes about as long for a few events as for many, so few would only make it
+/// slow. A call that runs into its end is a call that failed, and this is far from it.
+pub const SINK_CALL_QUICK: Duration = Duration::from_secs(1);
+pub const SINK_CALL_SLOW: Duration = Duration::from_secs(10);
+
 /// Commits of one task that are on their way to the disk while its next call runs. At the bound the task waits.
 pub const COMMITS_IN_FLIGHT: usize = 4;
 

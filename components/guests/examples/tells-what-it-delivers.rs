@@ -1,5 +1,5 @@
 //! A sink that prints what it delivers, when it is flushed, and does as each value says: `panic` and `refuse` fail the call, `later`
-//! fails it until it was tried twice, `aside` is rejected. With config `down`, no flush succeeds.
+//! fails it until it was tried twice, `aside` is rejected, and `enough` is left for the next call with what is behind it. With config `down`, no flush succeeds.
 
 use nodata_component::{Error, Events, Rejects, Result, Sink, component, config, state::Table};
 
@@ -20,6 +20,10 @@ impl Sink for TellsWhatItDelivers {
                 "refuse" => return Err(Error::permanent("told to")),
                 "later" if events.attempt() <= 2 => return Err(Error::transient("told to")),
                 "aside" => rejects.reject(&event, "told to"),
+                "enough" if event.row() > 0 => {
+                    rejects.defer(&event)?;
+                    break;
+                }
                 text => {
                     self.written.push(format!("{} {} {} {text}", events.topic(), events.partition(), event.offset()))
                 }

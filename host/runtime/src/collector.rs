@@ -35,6 +35,9 @@ pub(crate) struct Collector {
     /// Whether there is something to go on from.
     takes_checkpoints: bool,
     checkpoint: Option<Bytes>,
+    /// Whether there is a next call that rows can be left for.
+    takes_defers: bool,
+    deferred: Option<u32>,
     /// Headers of the emit in hand, encoded; kept for its memory.
     headers: EncodedHeaders,
 }
@@ -66,6 +69,8 @@ impl Collector {
             rejects_ignored: 0,
             takes_checkpoints: false,
             checkpoint: None,
+            takes_defers: false,
+            deferred: None,
             headers: EncodedHeaders::default(),
         }
     }
@@ -75,12 +80,17 @@ impl Collector {
         self.takes_checkpoints = true;
     }
 
+    /// Makes it the collector of a transform or a sink.
+    pub(crate) fn take_defers(&mut self) {
+        self.takes_defers = true;
+    }
+
     /// Makes ready for a call; whatever the last one left is gone.
     pub(crate) fn begin(&mut self, input_partition: u32, input_rows: usize, now_us: TimestampUs) {
         self.close();
         self.open.clear();
         self.rejected.clear();
-        self.checkpoint = None;
+        (self.checkpoint, self.deferred) = (None, None);
         (self.bytes, self.events, self.reasons_bytes, self.rejects_ignored) = (0, 0, 0, 0);
         (self.input_partition, self.input_rows, self.now_us) = (input_partition, input_rows as u32, now_us);
     }
@@ -92,13 +102,19 @@ impl Collector {
         for Open { port, partition, builder } in self.open.drain(..) {
             batches.push(Emitted { port, partition, batch: builder.finish()? });
         }
-        let rejected = std::mem::take(&mut self.rejected).into_iter();
+        let mut rejected = std::mem::take(&mut self.rejected);
+        if let Some(row) = self.deferred {
+            // They are given again, and may be rejected then.
+            rejected.retain(|rejected, _| *rejected < row);
+        }
+        let rejected = rejected.into_iter();
         let output = Output {
             batches,
             events: self.events,
             bytes: self.bytes,
             rejected: rejected.map(|(row, reason)| Rejected { row, reason }).collect(),
             rejects_ignored: self.rejects_ignored,
+            deferred: self.deferred.take(),
             checkpoint: self.checkpoint.take(),
             state,
         };
@@ -221,6 +237,22 @@ impl Collector {
         self.reasons_bytes += reason.len();
         self.reasons_bytes -= before;
         self.rejected.insert(row, reason.to_owned());
+    }
+
+    /// Keeps the row that the next call begins with.
+    pub(crate) fn defer(&mut self, row: u32) -> Result<(), EmitError> {
+        let what = match row {
+            _ if !self.takes_defers => "only a transform and a sink can leave rows for the next call".to_owned(),
+            0 => "a call cannot leave all of its rows for the next one".to_owned(),
+            row if row >= self.input_rows => {
+                format!("there is no input row {row}; the batch has {}", self.input_rows)
+            }
+            row => {
+                self.deferred = Some(row);
+                return Ok(());
+            }
+        };
+        Err(EmitError::Invalid(what))
     }
 
     /// Keeps the last position of a source.
@@ -525,5 +557,22 @@ mod tests {
         assert_eq!(output.rejected.len(), 5000);
         assert_eq!(output.rejected.iter().map(|one| one.reason.len()).sum::<usize>(), REJECT_REASONS_BYTES_MAX);
         assert_eq!((output.rejected[4998].reason.len(), output.rejected[4999].reason.len()), (0, 1024));
+    }
+
+    #[test]
+    fn rows_that_are_left_are_not_rejected_either() {
+        let mut collector = collector(1, 100);
+        let refused = |what: &str| Err(EmitError::Invalid(what.to_owned()));
+        assert_eq!(collector.defer(2), refused("only a transform and a sink can leave rows for the next call"));
+        collector.take_defers();
+        assert_eq!(collector.defer(0), refused("a call cannot leave all of its rows for the next one"));
+        assert_eq!(collector.defer(10), refused("there is no input row 10; the batch has 10"));
+        assert_eq!((collector.defer(9), collector.defer(4)), (Ok(()), Ok(())));
+        (2..6).for_each(|row| collector.reject(row, "it is bad"));
+        let output = collector.finish(Vec::new()).unwrap();
+        assert_eq!(output.deferred, Some(4));
+        assert_eq!(output.rejected.iter().map(|one| one.row).collect::<Vec<_>>(), [2, 3]);
+        collector.begin(0, 10, NOW);
+        assert_eq!(collector.finish(Vec::new()).unwrap().deferred, None);
     }
 }

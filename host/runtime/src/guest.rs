@@ -54,8 +54,11 @@ impl Guest {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let mut collector = Collector::new(deployment.ports.clone(), limits.output_bytes, limits.output_events);
-        if role == Role::Source {
-            collector.take_checkpoints();
+        match role {
+            Role::Source => collector.take_checkpoints(),
+            Role::Transform | Role::Sink => collector.take_defers(),
+            // Groups are of the whole batch.
+            Role::Aggregate => {}
         }
         Self {
             memory: InstanceMemory::new(host_memory, limits.memory_bytes),

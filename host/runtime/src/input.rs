@@ -133,6 +133,18 @@ impl Input {
         self.pieces.last().map_or(0, |piece| piece.stored.offsets.at(piece.rows.end - 1))
     }
 
+    /// The offset behind the first so many rows, at least one.
+    pub fn offset_behind(&self, rows: usize) -> Offset {
+        let mut left = rows.clamp(1, self.rows);
+        for piece in &self.pieces {
+            if left <= piece.rows.len() {
+                return piece.stored.offsets.at(piece.rows.start + left - 1) + 1;
+            }
+            left -= piece.rows.len();
+        }
+        self.last_offset() + 1
+    }
+
     /// Bytes of ids, keys, values and headers.
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -26,6 +26,8 @@ pub struct Output {
     pub rejected: Vec<Rejected>,
     /// Rejects of rows that the input does not have.
     pub rejects_ignored: u64,
+    /// The first row that the call left for the next one; everything else here is of the rows before. Never the first of all.
+    pub deferred: Option<u32>,
     /// Where a source goes on from when all of this is durable.
     pub checkpoint: Option<Bytes>,
     /// One for each table.

@@ -5,7 +5,8 @@
 //! newer worker) leaves nothing behind, and the next one goes on from the last commit.
 //!
 //! The next call may begin before the commit of the last one is durable: the log keeps their order, and a commit is refused if
-//! the one before it did not happen. Only a call that changed state is waited for, because the next one must read it.
+//! the one before it did not happen. Only a call that changed state is waited for, because the next one must read it, and one of a
+//! sink, because what it delivered would be delivered again.
 
 use crate::deployment::aggregate;
 use crate::deployment::dead_letters;
@@ -180,6 +181,13 @@ pub(crate) struct Done {
     pub(crate) late: u64,
 }
 
+impl Done {
+    /// How many of the rows it was given it is about. The others were left for the next call.
+    fn rows_of(&self, input: &Input) -> usize {
+        self.output.deferred.map_or(input.len(), |row| row as usize)
+    }
+}
+
 impl From<Output> for Done {
     fn from(output: Output) -> Self {
         Self { output, time: EventTime::default(), late: 0 }
@@ -248,6 +256,8 @@ pub(crate) struct Task {
     is_idle: bool,
     /// Batches that were read and not given to the component yet.
     ahead: VecDeque<StoredBatch>,
+    /// The last call left rows for the next one, which should have as many as any other.
+    left_rows: bool,
 }
 
 impl Task {
@@ -287,7 +297,7 @@ impl Task {
             instance: None,
             outputs,
             in_flight: VecDeque::new(),
-            pace: Pace::default(),
+            pace: Pace::of(settings.spec.role),
             search: Search::default(),
             attempts: 0,
             poison_in_a_row: 0,
@@ -296,6 +306,7 @@ impl Task {
             time_since: Instant::now(),
             is_idle: false,
             ahead: VecDeque::new(),
+            left_rows: false,
             settings,
         };
         task.settings.status.update(|report| {
@@ -311,7 +322,7 @@ impl Task {
         while !self.settings.stop.is_cancelled() {
             self.replay().await?;
             self.close_windows().await?;
-            if self.ahead.is_empty() {
+            if self.ahead.is_empty() || (std::mem::take(&mut self.left_rows) && !self.is_full()) {
                 end.mark_unchanged();
                 self.read().await?;
             }
@@ -337,11 +348,25 @@ impl Task {
         Ok(())
     }
 
+    /// Whether what was read is enough for a call.
+    fn is_full(&self) -> bool {
+        let (mut rows, mut bytes) = (0, 0);
+        for stored in &self.ahead {
+            let count = stored.batch.len();
+            let left = count - stored.offsets.rows_before(self.position, count);
+            rows += left;
+            bytes += stored.batch.payload_bytes() as u64 * left as u64 / count as u64;
+        }
+        rows >= self.pace.events() || bytes >= INPUT_BYTES
+    }
+
+    /// Reads what comes next, behind what was read before.
     async fn read(&mut self) -> Result<(), LogError> {
         let limits = ReadLimits { bytes_max: INPUT_BYTES, events_max: self.pace.events() };
         loop {
-            let chunk = self.settings.log.read(self.settings.source, self.position, limits).await?;
-            self.ahead = chunk.batches.into();
+            let from = self.ahead.back().map_or(self.position, |stored| stored.last() + 1);
+            let chunk = self.settings.log.read(self.settings.source, from, limits).await?;
+            self.ahead.extend(chunk.batches);
             if !self.ahead.is_empty() || chunk.next == self.position {
                 return Ok(());
             }
@@ -359,16 +384,22 @@ impl Task {
         for stored in &self.ahead {
             let count = stored.batch.len();
             let from = stored.offsets.rows_before(self.position, count);
-            let room = rows_max - rows;
-            let to = (from + room).min(count);
-            if from >= to || (bytes > 0 && bytes + stored.batch.payload_bytes() as u64 > INPUT_BYTES) {
-                if from >= count {
-                    continue;
-                }
+            if from >= count {
+                continue;
+            }
+            let batch_bytes = (stored.batch.payload_bytes() as u64).max(1);
+            // By the size of its events on average. One batch is always taken, however large its events are.
+            let fit = if rows == 0 {
+                count
+            } else {
+                (INPUT_BYTES.saturating_sub(bytes) * count as u64 / batch_bytes) as usize
+            };
+            let to = (from + fit.min(rows_max - rows)).min(count);
+            if from >= to {
                 break;
             }
             rows += to - from;
-            bytes += (stored.batch.payload_bytes() * (to - from) / count) as u64;
+            bytes += batch_bytes * (to - from) as u64 / count as u64;
             pieces.push((stored.clone(), from..to));
         }
         match Input::new(self.input.clone(), self.settings.source.partition, pieces) {
@@ -384,8 +415,7 @@ impl Task {
 
     /// Processes and commits the next input, or finds out why that is not possible.
     async fn one_batch(&mut self, input: Input) -> Result<(), TaskEnd> {
-        let rows = input.len();
-        if self.one_input(input, Advance::Input).await? {
+        if let Some(rows) = self.one_input(input, Advance::Input).await? {
             self.poison_in_a_row = 0;
             self.search.succeeded(rows, self.pace.events());
             if !matches!(self.search, Search::Halving { .. }) {
@@ -395,19 +425,20 @@ impl Task {
         Ok(())
     }
 
-    /// Processes and commits an input; true if it was processed.
-    async fn one_input(&mut self, input: Input, advance: Advance) -> Result<bool, TaskEnd> {
+    /// Processes and commits an input, and answers with how many of its rows were processed; `None` if it failed.
+    async fn one_input(&mut self, input: Input, advance: Advance) -> Result<Option<usize>, TaskEnd> {
         let (input, done) = match self.process(input).await? {
             Processed::Done(input, done) => (input, done),
-            Processed::Failed(input, trouble) => return self.failed(input, trouble, advance).await.map(|()| false),
-            Processed::Stopped => return Ok(false),
+            Processed::Failed(input, trouble) => return self.failed(input, trouble, advance).await.map(|()| None),
+            Processed::Stopped => return Ok(None),
         };
+        let rows = done.rows_of(&input);
         if let Some(error) = self.conclude(&input, done, &[], 0, advance).await? {
             let reason = format!("the outputs of one call are too large: {error}");
             let trouble = Trouble { reason, attempts: self.attempts, last_lines: Vec::new() };
-            return self.failed(input, trouble, advance).await.map(|()| false);
+            return self.failed(input, trouble, advance).await.map(|()| None);
         }
-        Ok(true)
+        Ok(Some(rows))
     }
 
     /// Commits what became of an input, with the position behind it. What comes back is why that is too much at once.
@@ -419,16 +450,17 @@ impl Task {
         skipped: u64,
         advance: Advance,
     ) -> Result<Option<LogError>, TaskEnd> {
+        let rows = done.rows_of(input);
         let Done { mut output, time, late } = done;
         let next = match advance {
-            Advance::Input => input.last_offset() + 1,
+            Advance::Input => input.offset_behind(rows),
             Advance::Letter(letters, next) => {
                 output.state.push(dead_letters::replayed_to(letters, next)?);
                 self.position
             }
         };
         let counts = Counts {
-            events_in: input.len() as u64,
+            events_in: rows as u64,
             events_out: output.events,
             rejected: output.rejected.len() as u64,
             skipped,
@@ -442,6 +474,7 @@ impl Task {
             Committed::Stopped => return Ok(None),
         };
         self.in_flight.push_back(InFlight { pending, next, counts });
+        self.left_rows = rows < input.len();
         self.position = next;
         self.expect = Some(next);
         if time.latest > self.time.latest {
@@ -452,7 +485,9 @@ impl Task {
         while self.ahead.front().is_some_and(|stored| stored.last() < next) {
             self.ahead.pop_front();
         }
-        self.settle(if changes_state { 0 } else { COMMITS_IN_FLIGHT }).await?;
+        // What a sink has delivered and nobody remembers would be delivered again.
+        let waits = changes_state || self.settings.spec.role == DeploymentRole::Sink;
+        self.settle(if waits { 0 } else { COMMITS_IN_FLIGHT }).await?;
         Ok(None)
     }
 
@@ -533,7 +568,10 @@ impl Task {
                 CallFailure::Log(error) => return Err(error.into()),
                 CallFailure::Start(error) => (error, Blame::Nobody),
                 CallFailure::Call(error) => {
-                    let blame = Blame::of(&error);
+                    let blame = match Blame::of(&error) {
+                        Blame::Events if self.waited_for_others(&error, input.len()) => Blame::Later,
+                        blame => blame,
+                    };
                     (error, blame)
                 }
             };
@@ -567,6 +605,11 @@ impl Task {
                 return Ok(Processed::Stopped);
             }
         }
+    }
+
+    /// Whether a call failed because whoever is asked takes too long: fewer events may help, and one that waits is not at fault.
+    fn waited_for_others(&self, error: &CallError, events: usize) -> bool {
+        matches!(error.reason(), CallErrorReason::OutOfTime { .. }) && self.settings.http.is_some() && events == 1
     }
 
     fn describe(&self, input: &Input, error: &CallError) -> Trouble {

@@ -18,11 +18,16 @@ pub(crate) struct Starting(Server);
 
 impl Starting {
     pub(crate) fn spawn(dir: Arc<TempDir>, listen: &str, more: &[&str]) -> Self {
+        Self::spawn_with_env(dir, listen, more, &[])
+    }
+
+    fn spawn_with_env(dir: Arc<TempDir>, listen: &str, more: &[&str], env: &[(&str, &str)]) -> Self {
         let mut child = Command::new(NODATA)
             .args(["serve", "--listen", listen, "--data"])
             .arg(dir.path().join("data"))
             .args(more)
             .env_remove("NODATA_LOG")
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -90,6 +95,12 @@ impl Server {
             Ok(server) => server,
             Err(said) => panic!("the server did not start: {said}"),
         }
+    }
+
+    /// Starts a server on an empty store, with more in its environment. It is not there when it is started again.
+    pub(crate) fn start_with_env(env: &[(&str, &str)]) -> Self {
+        let starting = Starting::spawn_with_env(Arc::new(tempfile::tempdir().unwrap()), "127.0.0.1:0", &[], env);
+        starting.ready().unwrap_or_else(|said| panic!("the server did not start: {said}"))
     }
 
     /// Starts a server on a store that may be there.

@@ -124,6 +124,20 @@ fn a_sink_is_given_each_event_in_order_and_with_its_place() {
 }
 
 #[test]
+fn what_a_call_leaves_is_given_to_the_next_one_and_nothing_twice() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "in"]);
+    add(&server, "tells-what-it-delivers", &["--sink", "in"]);
+    server.publish("in", &["a", "aside", "enough", "enough", "b", "enough", "aside", "c"]);
+    let described = server.wait_until_done("tells-what-it-delivers");
+    let expected = ["in 0 0 a", "in 0 2 enough", "in 0 3 enough", "in 0 4 b", "in 0 5 enough", "in 0 7 c"];
+    assert_eq!(printed(&server, "tells-what-it-delivers"), expected);
+    let task = &described["tasks"][0];
+    assert_eq!((&task["events_in"], &task["events_rejected"]), (&json!(8), &json!(2)));
+    assert_eq!(json_lines(&server.ok(&["dlq", "show", "tells-what-it-delivers", "--json"])).len(), 2);
+}
+
+#[test]
 fn a_sink_that_is_down_holds_up_only_itself() {
     let server = Server::start();
     for topic in ["in", "out"] {

@@ -4,9 +4,16 @@ use crate::step::{self, Failed, cargo, root, run, target_dir, works};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What is not ours and comes from Python: it checks the protocol, reads the files, and builds components in Python.
-pub(crate) const PYTHON_PACKAGES: &[&str] =
-    &["buf-bin==1.75.0", "componentize-py==0.25.1", "duckdb==2.0.1", "polars==2.1.0", "pyarrow==26.0.1"];
+/// What is not ours and comes from Python: it checks the protocol, reads the files, is the table of a sink, and builds components in
+/// Python.
+pub(crate) const PYTHON_PACKAGES: &[&str] = &[
+    "buf-bin==1.75.0",
+    "chdb-core-lite==26.5.0",
+    "componentize-py==0.25.1",
+    "duckdb==2.0.1",
+    "polars==2.1.0",
+    "pyarrow==26.0.1",
+];
 
 /// The targets that components are built for.
 pub(crate) fn wasm_targets() -> Result<(), Failed> {

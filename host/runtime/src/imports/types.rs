@@ -341,6 +341,9 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
         })
         .map(drop)
     })?;
+    types.func_wrap("[method]collector.defer", |cx: Cx, (_, row): (Out, u32)| {
+        with_collector(cx, |_, collector| Ok(collector.defer(row)))
+    })?;
     types.func_wrap("[method]collector.checkpoint", |cx: Cx, (_, position): (Out, WasmList<u8>)| {
         with_collector(cx, |cx, collector| Ok(collector.checkpoint(position.as_le_slice(cx))))
     })?;

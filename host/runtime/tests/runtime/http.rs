@@ -124,7 +124,7 @@ async fn a_redirect_is_an_answer() {
 
 #[tokio::test]
 async fn a_receiver_that_behaves_badly_is_an_error_that_may_pass() {
-    let cases: [(Answer, &str); 7] = [
+    let cases: [(Answer, &str); 8] = [
         (|_| (), "the connection was closed without an answer"),
         (|stream| drop(request(stream)), "the connection was closed without an answer"),
         (
@@ -155,7 +155,18 @@ async fn a_receiver_that_behaves_badly_is_an_error_that_may_pass() {
                 say(stream, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
                 let _ = stream.read(&mut [0]);
             },
-            "connection read timeout",
+            "no answer in time",
+        ),
+        (
+            |stream| {
+                request(stream);
+                say(stream, "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n");
+                // Something comes all the time, and it will not end.
+                while stream.write_all(b"x").is_ok() {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+            },
+            "no answer in time",
         ),
         (
             |stream| {

@@ -27,7 +27,7 @@ use std::time::Duration;
 const BODY_BYTES_MAX: usize = 8 << 20;
 /// Bytes of an answer, whatever is asked for. The host breaks off a little later.
 const BODY_BYTES_MOST: usize = 60 << 20;
-/// Until an answer begins, and between two parts of it.
+/// From a request to the end of its answer.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// What is repeated of an answer in an error.
 const SHOWN_BYTES_MAX: usize = 500;
@@ -88,7 +88,7 @@ impl Request {
         Ok(self.header("content-type", "application/json").body(serde_json::to_vec(value)?))
     }
 
-    /// How long to wait for the answer to begin, and between two parts of it. 20 seconds otherwise.
+    /// How long all of it may take, from the connection to the end of the answer. 20 seconds otherwise.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::events::Event;
-use crate::host::{Collector, EmitError};
+use crate::host::Collector;
 use crate::outbox::{Outbox, Pending};
 use std::cell::Cell;
 use std::fmt::{self, Display};
@@ -86,13 +86,16 @@ impl<'a> Output<'a> {
         self.collector.reject(event.row(), &reason.to_string());
     }
 
+    /// Leaves this event and those behind it for the next call, which begins with it. What this call pushes, rejects and writes to
+    /// state is of the events before. An error for the first event of a call: one that gets nowhere fails.
+    pub fn defer(&mut self, event: &Event<'_>) -> Result<()> {
+        Ok(self.collector.defer(event.row())?)
+    }
+
     /// For sources: says where to go on from when everything that this call pushes is durable. The last one of a call counts. At most
     /// 64 KiB; fails in other calls than those of a source.
     pub fn checkpoint(&mut self, position: impl AsRef<[u8]>) -> Result<()> {
-        self.collector.checkpoint(position.as_ref()).map_err(|error| match error {
-            EmitError::Invalid(why) => Error::permanent(why),
-            other => Error::permanent(format_args!("{other:?}")),
-        })
+        Ok(self.collector.checkpoint(position.as_ref())?)
     }
 
     /// Bytes of ids, keys, values and headers that this call may still push. What is forwarded counts, too.

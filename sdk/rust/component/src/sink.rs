@@ -35,6 +35,10 @@ use std::fmt::{self, Display};
 /// Events are delivered at least once: a crash between the delivery and the commit of the position repeats some. Topic, partition
 /// and offset of an event are the same each time, so give them to the receiver, which can then leave out what it has.
 ///
+/// A call has an end (60 s by the clock), and what a failed call has delivered is delivered again. So where each request takes its
+/// time, deliver for some seconds and [leave the rest](Rejects::defer) for the next call; and where one fails behind others that did
+/// not, leave what begins with it, and let the next call say why.
+///
 /// An error that may pass is [`Error::transient`](crate::Error::transient): the same events are given again later, and none behind
 /// them before. One that will not is put aside with [`Rejects::reject`], or fails the call with
 /// [`Error::permanent`](crate::Error::permanent), and then the host finds out which event it is about.
@@ -60,7 +64,7 @@ pub trait Sink: Sized + 'static {
     }
 }
 
-/// Puts events aside that can never be delivered.
+/// Puts events aside that can never be delivered, and leaves those for the next call that cannot be delivered in this one.
 pub struct Rejects<'a> {
     collector: &'a host::Collector<'a>,
 }
@@ -70,6 +74,12 @@ impl Rejects<'_> {
     /// given for an event, and at most 1024 bytes of it.
     pub fn reject(&mut self, event: &Event<'_>, reason: impl Display) {
         self.collector.reject(event.row(), &reason.to_string());
+    }
+
+    /// Leaves this event and those behind it for the next call, which begins with it. The position moves on to it, so what was
+    /// delivered before is not given again. An error for the first event of a call: one that delivers nothing fails.
+    pub fn defer(&mut self, event: &Event<'_>) -> Result<()> {
+        Ok(self.collector.defer(event.row())?)
     }
 }
 
@@ -139,5 +149,38 @@ mod tests {
         assert_eq!(harness.call(["c", "fail"]).error(), Some(&Error::transient("told to")));
         let _ = harness.call(["d"]).ok();
         assert_eq!(DELIVERED.take(), ["0 a", "2 b", "5 d"]);
+    }
+
+    /// Delivers two events in a call.
+    struct InPairs;
+
+    impl Sink for InPairs {
+        fn new() -> Result<Self> {
+            Ok(Self)
+        }
+
+        fn write(&mut self, events: Events<'_>, rejects: &mut Rejects<'_>) -> Result<()> {
+            for event in events {
+                if event.text()? == "bad" {
+                    rejects.reject(&event, "it is bad");
+                }
+                if event.row() == crate::config::get_or("leaves", 2)? {
+                    return rejects.defer(&event);
+                }
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_call_leaves_events_for_the_next_one_but_not_all() {
+        let mut harness = Harness::of_sink::<InPairs>();
+        let call = harness.call(["a", "bad", "bad", "b", "c"]).ok();
+        assert_eq!((call.deferred(), call.rejected().len(), call.rejected()[0].row), (Some(2), 1, 1));
+        let call = harness.call_rest().ok();
+        assert_eq!((call.deferred(), call.rejected()[0].row), (Some(2), 0));
+        assert_eq!(harness.call_rest().ok().deferred(), None);
+        let call = Harness::of_sink::<InPairs>().config("leaves", 0).call(["a"]);
+        assert_eq!(call.error(), Some(&Error::permanent("a call cannot leave all of its rows for the next one")));
     }
 }

@@ -100,6 +100,10 @@ impl Collector<'_> {
         self.0.reject(row, reason);
     }
 
+    pub(crate) fn defer(&self, row: u32) -> Result<(), EmitError> {
+        self.0.defer(row).map_err(EmitError::from)
+    }
+
     pub(crate) fn checkpoint(&self, position: &[u8]) -> Result<(), EmitError> {
         self.0.checkpoint(position).map_err(EmitError::from)
     }

@@ -1,14 +1,41 @@
 //! Requests as WASI takes them.
 
 use crate::http::{Failure, Request, Response, Url};
+use std::time::Duration;
+use wasip2::clocks::monotonic_clock::subscribe_duration;
 use wasip2::http::outgoing_handler::handle;
 use wasip2::http::types::{
     ErrorCode, Fields, IncomingResponse, Method, OutgoingBody, OutgoingRequest, RequestOptions, Scheme, http_error_code,
 };
+use wasip2::io::poll::{Pollable, poll};
 use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
 /// Bytes that are asked for at once.
 const READ_BYTES: u64 = 64 << 10;
+
+/// What the host may wait longer than the whole is to take: so it is here that a request ends, and it ends in one way.
+const HOST_MARGIN: Duration = Duration::from_secs(1);
+
+/// When all of it should be done.
+struct End(Pollable);
+
+impl End {
+    fn after(timeout: Duration) -> Self {
+        Self(subscribe_duration(nanos(timeout)))
+    }
+
+    /// Waits for something, but not for ever.
+    fn wait(&self, ready: &Pollable) -> Result<(), Failure> {
+        match poll(&[ready, &self.0]).contains(&0) {
+            true => Ok(()),
+            false => Err(Failure::transient("no answer in time")),
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
 
 pub(crate) fn send(request: Request) -> Result<Response, Failure> {
     let (headers, timeout, body_max) = request.parts();
@@ -29,56 +56,66 @@ pub(crate) fn send(request: Request) -> Result<Response, Failure> {
     let outgoing_body = outgoing.body().map_err(|()| Failure::permanent("it has no body"))?;
 
     let options = RequestOptions::new();
-    let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    let host = Some(nanos(timeout + HOST_MARGIN));
     // A host that knows no timeouts has its own.
-    let _ = options.set_connect_timeout(Some(nanos));
-    let _ = options.set_first_byte_timeout(Some(nanos));
-    let _ = options.set_between_bytes_timeout(Some(nanos));
+    let _ = options.set_connect_timeout(host);
+    let _ = options.set_first_byte_timeout(host);
+    let _ = options.set_between_bytes_timeout(host);
 
+    let end = End::after(timeout);
     let answer = handle(outgoing, Some(options)).map_err(failure)?;
     // Where the body cannot be sent, the answer says why.
-    if write(&outgoing_body, body).is_ok() {
+    if write(&outgoing_body, body, &end)?.is_ok() {
         OutgoingBody::finish(outgoing_body, None).map_err(failure)?;
     } else {
         drop(outgoing_body);
     }
     let ready = answer.subscribe();
-    ready.block();
+    end.wait(&ready)?;
     drop(ready);
     match answer.get() {
-        Some(Ok(response)) => read(response.map_err(failure)?, body_max),
+        Some(Ok(response)) => read(response.map_err(failure)?, body_max, &end),
         Some(Err(())) | None => Err(Failure::transient("there is no answer")),
     }
 }
 
-fn write(body: &OutgoingBody, mut bytes: &[u8]) -> Result<(), StreamError> {
-    let stream: OutputStream = body.write().map_err(|()| StreamError::Closed)?;
+/// Sends a body; what is inside says whether all of it was taken.
+fn write(body: &OutgoingBody, mut bytes: &[u8], end: &End) -> Result<Result<(), StreamError>, Failure> {
+    let Ok(stream): Result<OutputStream, ()> = body.write() else { return Ok(Err(StreamError::Closed)) };
     let ready = stream.subscribe();
+    let room = || stream.check_write().map(|room| usize::try_from(room).unwrap_or(usize::MAX));
     while !bytes.is_empty() {
-        let room = usize::try_from(stream.check_write()?).unwrap_or(usize::MAX).min(bytes.len());
-        if room == 0 {
-            ready.block();
-            continue;
+        match room() {
+            Ok(0) => end.wait(&ready)?,
+            Ok(room) => {
+                let (now, later) = bytes.split_at(room.min(bytes.len()));
+                if let Err(error) = stream.write(now) {
+                    return Ok(Err(error));
+                }
+                bytes = later;
+            }
+            Err(error) => return Ok(Err(error)),
         }
-        let (now, later) = bytes.split_at(room);
-        stream.write(now)?;
-        bytes = later;
     }
-    stream.flush()?;
-    ready.block();
-    stream.check_write().map(drop)
+    if let Err(error) = stream.flush() {
+        return Ok(Err(error));
+    }
+    end.wait(&ready)?;
+    Ok(room().map(drop))
 }
 
-fn read(response: IncomingResponse, body_max: usize) -> Result<Response, Failure> {
+fn read(response: IncomingResponse, body_max: usize, end: &End) -> Result<Response, Failure> {
     let mut read = Response::new(response.status());
     for (name, value) in response.headers().entries() {
         read = read.with_header(&name, value);
     }
     let incoming = response.consume().map_err(|()| Failure::transient("the answer has no body"))?;
     let stream: InputStream = incoming.stream().map_err(|()| Failure::transient("the answer has no body"))?;
+    let ready = stream.subscribe();
     let mut body = Vec::new();
     loop {
-        match stream.blocking_read(READ_BYTES) {
+        end.wait(&ready)?;
+        match stream.read(READ_BYTES) {
             Ok(some) => body.extend_from_slice(&some),
             Err(StreamError::Closed) => return Ok(read.with_body(body)),
             Err(StreamError::LastOperationFailed(error)) => {

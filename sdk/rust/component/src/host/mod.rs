@@ -23,10 +23,21 @@ pub use guest::{
     export_poll, export_transform, export_write,
 };
 
+use crate::error::Error;
+
 /// Why the host did not take what was emitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EmitError {
     UnknownPort(String),
     BudgetExceeded,
     Invalid(String),
+}
+
+impl From<EmitError> for Error {
+    fn from(error: EmitError) -> Self {
+        match error {
+            EmitError::Invalid(why) => Self::permanent(why),
+            other => Self::permanent(format_args!("{other:?}")),
+        }
+    }
 }

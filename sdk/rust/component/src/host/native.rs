@@ -87,6 +87,7 @@ pub(crate) trait Sink {
     fn emit_columns(&self, port: &str, rows: ColumnsRef<'_>) -> Result<(), EmitError>;
     fn forward(&self, port: &str, rows: &[u32]) -> Result<(), EmitError>;
     fn reject(&self, row: u32, reason: &str);
+    fn defer(&self, row: u32) -> Result<(), EmitError>;
     fn checkpoint(&self, position: &[u8]) -> Result<(), EmitError>;
     fn remaining_bytes(&self) -> u64;
 }
@@ -105,6 +106,10 @@ impl Collector<'_> {
 
     pub(crate) fn reject(&self, row: u32, reason: &str) {
         self.0.reject(row, reason);
+    }
+
+    pub(crate) fn defer(&self, row: u32) -> Result<(), EmitError> {
+        self.0.defer(row)
     }
 
     pub(crate) fn checkpoint(&self, position: &[u8]) -> Result<(), EmitError> {

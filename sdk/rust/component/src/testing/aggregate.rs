@@ -67,7 +67,8 @@ impl<T: Aggregate> AggregateHarness<T> {
                         None => drop(self.groups.remove(&key)),
                     }
                 }
-                Call { error: None, events: produced.events.take(), rejected: produced.into_rejected(), next: None }
+                let (events, rejected) = (produced.events.take(), produced.into_rejected());
+                Call { error: None, events, rejected, deferred: None, next: None }
             }
             Err(error) => Call::failed(error),
         }
@@ -114,7 +115,10 @@ impl<T: Aggregate> AggregateHarness<T> {
             self.instance.finish(&closed, &Collector(&produced))
         };
         match finished {
-            Ok(()) => Call { error: None, events: produced.events.take(), rejected: Vec::new(), next: None },
+            Ok(()) => {
+                let (events, rejected) = (produced.events.take(), Vec::new());
+                Call { error: None, events, rejected, deferred: None, next: None }
+            }
             Err(error) => {
                 self.groups = groups;
                 Call::failed(error)

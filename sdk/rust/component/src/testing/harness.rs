@@ -103,6 +103,8 @@ struct Input {
     events: Vec<Event>,
     offsets: Vec<u64>,
     attempt: u32,
+    /// The first that the call left for the next one.
+    deferred: Option<usize>,
 }
 
 impl Harness {
@@ -216,7 +218,7 @@ impl Harness {
         assert!(!events.is_empty(), "a batch is never empty");
         let offsets: Vec<u64> = (self.next_offset..).take(events.len()).collect();
         self.next_offset += events.len() as u64;
-        self.give(Input { events, offsets, attempt: 1 })
+        self.give(Input { events, offsets, attempt: 1, deferred: None })
     }
 
     /// Gives the component the same batch again, as the host does after a failed call.
@@ -227,7 +229,23 @@ impl Harness {
         self.give(input)
     }
 
-    fn give(&mut self, input: Input) -> Call {
+    /// Gives the component the events that the last call left for it. Panics if it left none.
+    #[must_use = "a call may have failed: look at it, or end with `.ok()`"]
+    pub fn call_rest(&mut self) -> Call {
+        let rest = self.last.take().and_then(|input| {
+            let from = input.deferred?;
+            Some(Input {
+                events: input.events[from..].to_vec(),
+                offsets: input.offsets[from..].to_vec(),
+                attempt: 1,
+                deferred: None,
+            })
+        });
+        let Some(rest) = rest else { panic!("the last call left nothing") };
+        self.give(rest)
+    }
+
+    fn give(&mut self, mut input: Input) -> Call {
         let columns = Columns::from_events(&input.events);
         let batch = Batch {
             topic: &self.topic,
@@ -238,6 +256,7 @@ impl Harness {
         };
         let produced = Produced {
             ports: self.ports.as_ref(),
+            takes_defers: true,
             remaining_bytes: Cell::new(self.output_bytes_max),
             remaining_events: Cell::new(self.output_events_max),
             ..Produced::new(columns.to_events())
@@ -249,8 +268,10 @@ impl Harness {
         };
         let call = match result {
             Ok(()) => {
+                let deferred = produced.deferred.get();
+                input.deferred = deferred.map(|row| row as usize);
                 let (events, rejected) = (produced.events.take(), produced.into_rejected());
-                Call { error: None, events, rejected, next: None }
+                Call { error: None, events, rejected, deferred, next: None }
             }
             Err(error) => {
                 (self.world.tables, self.world.state_bytes) = state_before;
@@ -310,12 +331,13 @@ pub struct Call {
     pub(super) error: Option<Error>,
     pub(super) events: BTreeMap<String, Vec<Event>>,
     pub(super) rejected: Vec<Rejected>,
+    pub(super) deferred: Option<u32>,
     pub(super) next: Option<Next>,
 }
 
 impl Call {
     pub(super) fn failed(error: Error) -> Self {
-        Self { error: Some(error), events: BTreeMap::new(), rejected: Vec::new(), next: None }
+        Self { error: Some(error), events: BTreeMap::new(), rejected: Vec::new(), deferred: None, next: None }
     }
 
     /// The same call. Panics if it failed.
@@ -344,6 +366,11 @@ impl Call {
     /// The ports that anything was pushed or forwarded to.
     pub fn ports(&self) -> impl Iterator<Item = &str> {
         self.events.keys().map(String::as_str)
+    }
+
+    /// The first row that was left for the next call: see [`Harness::call_rest`].
+    pub fn deferred(&self) -> Option<u32> {
+        self.deferred
     }
 
     /// When a source wants to be called again.
@@ -376,6 +403,9 @@ pub(super) struct Produced<'a> {
     remaining_events: Cell<u64>,
     pub(super) events: RefCell<BTreeMap<String, Vec<Event>>>,
     rejected: RefCell<BTreeMap<u32, String>>,
+    /// Whether there is a next call for this input: an aggregate folds all of it.
+    takes_defers: bool,
+    deferred: Cell<Option<u32>>,
     /// Those of a source have a place for it.
     pub(super) checkpoint: Option<RefCell<Option<Vec<u8>>>>,
 }
@@ -389,6 +419,8 @@ impl Produced<'_> {
             remaining_events: Cell::new(OUTPUT_EVENTS_MAX),
             events: RefCell::default(),
             rejected: RefCell::default(),
+            takes_defers: false,
+            deferred: Cell::default(),
             checkpoint: None,
         }
     }
@@ -416,7 +448,8 @@ impl Produced<'_> {
 
     pub(super) fn into_rejected(self) -> Vec<Rejected> {
         let mut input = self.input;
-        let rejected = self.rejected.into_inner().into_iter();
+        let left = self.deferred.get().unwrap_or(u32::MAX);
+        let rejected = self.rejected.into_inner().into_iter().filter(|(row, _)| *row < left);
         rejected.map(|(row, reason)| Rejected { row, reason, event: mem::take(&mut input[row as usize]) }).collect()
     }
 }
@@ -443,6 +476,21 @@ impl Sink for Produced<'_> {
         if (row as usize) < self.input.len() {
             self.rejected.borrow_mut().insert(row, reason[..end].to_owned());
         }
+    }
+
+    fn defer(&self, row: u32) -> Result<(), EmitError> {
+        let what = match row {
+            _ if !self.takes_defers => "only a transform and a sink can leave rows for the next call".to_owned(),
+            0 => "a call cannot leave all of its rows for the next one".to_owned(),
+            row if row as usize >= self.input.len() => {
+                format!("there is no input row {row}; the batch has {}", self.input.len())
+            }
+            row => {
+                self.deferred.set(Some(row));
+                return Ok(());
+            }
+        };
+        Err(EmitError::Invalid(what))
     }
 
     fn checkpoint(&self, position: &[u8]) -> Result<(), EmitError> {

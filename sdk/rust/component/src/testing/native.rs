@@ -67,6 +67,10 @@ impl Sink for Copies<'_> {
 
     fn reject(&self, _: u32, _: &str) {}
 
+    fn defer(&self, _: u32) -> Result<(), EmitError> {
+        Err(EmitError::Invalid("there is no next call".to_owned()))
+    }
+
     fn checkpoint(&self, _: &[u8]) -> Result<(), EmitError> {
         Err(EmitError::Invalid("only a source has checkpoints".to_owned()))
     }

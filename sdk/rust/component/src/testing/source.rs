@@ -83,7 +83,13 @@ impl<T: Source> SourceHarness<T> {
         });
         self.is_open = committed.is_ok();
         match committed {
-            Ok(next) => Call { error: None, events: produced.events.take(), rejected: Vec::new(), next: Some(next) },
+            Ok(next) => Call {
+                error: None,
+                events: produced.events.take(),
+                rejected: Vec::new(),
+                deferred: None,
+                next: Some(next),
+            },
             Err(error) => {
                 (self.world.tables, self.world.state_bytes) = state_before;
                 Call::failed(error)
