@@ -102,6 +102,14 @@ pub const COMMITS_IN_FLIGHT: usize = 4;
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 pub const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// How often a component ticks whose deployment does not say it, and at most: a tick is a call and, when it does something, a
+/// commit for each partition.
+pub const TICK_US: u64 = 1_000_000;
+pub const TICK_US_MIN: u64 = 10_000;
+
+/// How often a tick is tried, each time on a fresh instance, that fails otherwise than by asking to be tried again. Then it is left out.
+pub const TICK_TRIES: u32 = 2;
+
 /// Bytes of the key of a group: with what is around it, it is a key of a state table.
 pub const GROUP_KEY_BYTES_MAX: usize = 4000;
 

@@ -29,6 +29,8 @@ pub(crate) const ROLES: &[Role] = &[Role::Transform, Role::Sink, Role::Source, R
 pub enum Extra {
     /// It is told of the beginning and the end of an instance.
     Lifecycle,
+    /// It is called at intervals.
+    Ticker,
     /// It says what it needs around it.
     Ports,
     /// An aggregate that says which group an event belongs to.
@@ -36,13 +38,14 @@ pub enum Extra {
 }
 
 /// Every extra that this host uses.
-pub(crate) const EXTRAS: &[Extra] = &[Extra::Lifecycle, Extra::Ports, Extra::Grouper];
+pub(crate) const EXTRAS: &[Extra] = &[Extra::Lifecycle, Extra::Ticker, Extra::Ports, Extra::Grouper];
 
 impl Extra {
     /// The name of its interface.
     pub fn interface(self) -> &'static str {
         match self {
             Extra::Lifecycle => "lifecycle",
+            Extra::Ticker => "ticker",
             Extra::Ports => "ports",
             Extra::Grouper => "grouper",
         }
@@ -57,6 +60,7 @@ impl Extra {
     pub(crate) fn functions(self) -> &'static [&'static str] {
         match self {
             Extra::Lifecycle => &["open", "close"],
+            Extra::Ticker => &["on-tick"],
             Extra::Ports => &["describe"],
             Extra::Grouper => &["keys"],
         }
@@ -66,6 +70,7 @@ impl Extra {
     pub fn says(self) -> &'static str {
         match self {
             Extra::Lifecycle => "opens and closes",
+            Extra::Ticker => "ticks",
             Extra::Ports => "describes its ports",
             Extra::Grouper => "groups by itself",
         }
@@ -75,6 +80,7 @@ impl Extra {
     pub(crate) fn is_for(self, role: Role) -> bool {
         match self {
             Extra::Lifecycle | Extra::Ports => true,
+            Extra::Ticker => role != Role::Source,
             Extra::Grouper => role == Role::Aggregate,
         }
     }

@@ -3,9 +3,11 @@
 use crate::call_error::{CallError, CallErrorReason};
 use crate::contract::Extra;
 use crate::guest::Guest;
-use crate::imports::types::{BatchHandle, ColumnFromCall};
-use crate::instance::{Function, Instance};
+use crate::imports::types::{BatchHandle, CollectorHandle, ColumnFromCall};
+use crate::instance::{Function, Instance, other_role};
+use crate::output::Output;
 use crate::ports::{DescribedPort, WirePort, described};
+use nodata_log::TimestampUs;
 use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, Resource, TypedFunc};
 
@@ -14,9 +16,13 @@ use wasmtime::component::{ComponentExportIndex, Resource, TypedFunc};
 pub(crate) struct Extras {
     open: Option<Function<(), ()>>,
     close: Option<TypedFunc<(), ()>>,
+    on_tick: Option<Function<Tick, ()>>,
     describe: Option<Function<(), Vec<WirePort>>>,
     pub(crate) keys: Option<Function<(Resource<BatchHandle>,), ColumnFromCall>>,
 }
+
+/// The time of the host, the watermark, and where to emit to.
+type Tick = (TimestampUs, Option<TimestampUs>, Resource<CollectorHandle>);
 
 impl Extras {
     /// Adds the functions of one interface, which must have the types of the contract.
@@ -32,6 +38,7 @@ impl Extras {
                 self.open = Some(instance.get_typed_func(&mut *store, open)?);
                 self.close = Some(instance.get_typed_func(&mut *store, close)?);
             }
+            (Extra::Ticker, [on_tick]) => self.on_tick = Some(instance.get_typed_func(&mut *store, on_tick)?),
             (Extra::Ports, [describe]) => self.describe = Some(instance.get_typed_func(&mut *store, describe)?),
             (Extra::Grouper, [keys]) => self.keys = Some(instance.get_typed_func(&mut *store, keys)?),
             _ => wasmtime::bail!("it has other functions"),
@@ -47,6 +54,14 @@ impl Instance {
         self.begin_reading()?;
         let ports = self.call(describe, ()).await?;
         described(ports).map(Some).map_err(|what| CallError::new(CallErrorReason::Permanent(what)))
+    }
+
+    /// Calls a component that ticks. What comes back is to be committed as one unit, and nothing of an input with it.
+    pub async fn tick(&mut self, now_us: TimestampUs, watermark_us: Option<TimestampUs>) -> Result<Output, CallError> {
+        let on_tick = self.extras()?.on_tick.ok_or_else(other_role)?;
+        self.begin_in_place()?;
+        self.call(on_tick, (now_us, watermark_us, Resource::new_borrow(0))).await?;
+        self.finish()
     }
 
     /// Opens a new instance, if the component wants that.

@@ -61,6 +61,8 @@ struct Live {
     store: Store<Guest>,
     exports: Exports,
     extras: Extras,
+    /// That it works on.
+    partition: u32,
 }
 
 /// The functions of a role.
@@ -173,7 +175,7 @@ impl Instance {
                 return Ok(Err(refused(extra.interface(), &error)));
             }
         }
-        Ok(Ok(Self { live: Some(Live { store, exports, extras }) }))
+        Ok(Ok(Self { live: Some(Live { store, exports, extras, partition }) }))
     }
 
     /// Gives a transform a batch. What comes back well is to be committed as one unit; after an error nothing of the call
@@ -303,6 +305,19 @@ impl Instance {
         Ok(live.exports)
     }
 
+    /// Makes ready for a call that is about no input. Events without a key stay with the partition of the task, as others do.
+    pub(crate) fn begin_in_place(&mut self) -> Result<(), CallError> {
+        self.begin(None)?;
+        if let Some(Live { store, partition, .. }) = &mut self.live {
+            let guest = store.data_mut();
+            let now_us = guest.clock.now_us();
+            if let Some(collector) = &mut guest.collector {
+                collector.begin(*partition, 0, now_us);
+            }
+        }
+        Ok(())
+    }
+
     /// Makes ready for a call that is about no input and writes nothing.
     pub(crate) fn begin_reading(&mut self) -> Result<(), CallError> {
         self.begin(None)?;
@@ -353,7 +368,7 @@ impl Instance {
     }
 
     /// What the calls since the beginning did.
-    fn finish(&mut self) -> Result<Output, CallError> {
+    pub(crate) fn finish(&mut self) -> Result<Output, CallError> {
         let Some(live) = &mut self.live else { return Err(ended()) };
         let guest = live.store.data_mut();
         guest.input = None;
@@ -373,7 +388,7 @@ fn handles() -> Handles {
     (Resource::new_borrow(0), Resource::new_borrow(0))
 }
 
-fn other_role() -> CallError {
+pub(crate) fn other_role() -> CallError {
     CallError::new(CallErrorReason::Host("an instance was called as what it was not started as".to_owned()))
 }
 

@@ -90,6 +90,7 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         lag: view.tasks.iter().map(TaskView::lag).sum(),
         on_error: Some(policy_to_wire(spec.on_error)),
         kept_timestamp_us: spec.kept_us,
+        tick_us: spec.tick_us,
     }
 }
 
@@ -172,6 +173,8 @@ fn task_to_wire(task: &TaskView) -> wire::Task {
         events_rejected: report.events_rejected,
         events_skipped: report.events_skipped,
         events_late: report.events_late,
+        ticks: report.ticks,
+        ticks_left_out: report.ticks_left_out,
         memory_bytes: report.memory_bytes,
     }
 }
@@ -236,6 +239,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
         secrets: request.secrets,
         allow_http: request.allow_http,
         on_error: request.on_error.map(policy_from_wire).transpose()?.unwrap_or_default(),
+        tick_us: request.tick_us,
         create_topics: request.create_topics,
     })
 }

@@ -53,6 +53,9 @@ pub(crate) struct AddComponentArgs {
     /// was when it was deleted with --keep-position [default: latest]
     #[arg(long, value_name = "POSITION", value_parser = from)]
     from: Option<From>,
+    /// How often a component ticks that does: `10s`, `5m` [default: 1s].
+    #[arg(long, value_name = "TIME", value_parser = tick)]
+    tick: Option<u64>,
     /// Make the topics that do not exist: as the component says that they should be, and otherwise with as many partitions as the
     /// input.
     #[arg(long)]
@@ -100,6 +103,10 @@ struct WindowArgs {
 fn micros(text: &str) -> Result<i64, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|_| "give a time such as 90s, 15m or 1h30m".to_owned())?;
     i64::try_from(span.as_micros()).map_err(|_| "it is too long".to_owned())
+}
+
+fn tick(text: &str) -> Result<u64, String> {
+    u64::try_from(micros(text)?).map_err(|_| "it is negative".to_owned())
 }
 
 fn window(text: &str) -> Result<Window, String> {
@@ -223,6 +230,7 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
         secrets,
         allow_http: args.allow_http,
         on_error: Some(args.on_error),
+        tick_us: args.tick,
         create_topics: args.create_topics,
     };
     let deployed = client.deployments().deploy(request).await?.into_inner();

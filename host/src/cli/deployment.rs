@@ -217,6 +217,10 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         format!("created    {}", time(deployment.created_timestamp_us)),
     ];
     lines.extend(deployment.kept_timestamp_us.map(|kept_us| format!("deleted    {}", time(kept_us))));
+    if let Some(tick_us) = deployment.tick_us {
+        let tick = jiff::SignedDuration::from_micros(i64::try_from(tick_us).unwrap_or(i64::MAX));
+        lines.push(format!("ticks      every {tick:#}"));
+    }
     lines.extend(deployment.config.iter().map(|(key, value)| format!("config     {key} = {value}")));
     lines.extend(deployment.secrets.iter().map(|(inside, name)| match inside == name {
         true => format!("secret     {name}"),
@@ -248,6 +252,9 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         };
         lines.push(format!("partition {} is {}{attempts}: {}", task.partition, task_state(task.state()), task.reason));
         lines.extend(task.last_lines.iter().map(|line| format!("  | {line}")));
+    }
+    for task in described.tasks.iter().filter(|task| task.ticks_left_out > 0) {
+        lines.push(format!("partition {} left out {} ticks", task.partition, count(task.ticks_left_out)));
     }
     if deployment.state() == DeploymentState::Failed {
         lines.push(String::new());
@@ -383,6 +390,9 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
     if let Some(kept_us) = deployment.kept_timestamp_us {
         json["kept"] = time(kept_us).into();
     }
+    if let Some(tick_us) = deployment.tick_us {
+        json["tick_us"] = tick_us.into();
+    }
     json
 }
 
@@ -413,6 +423,8 @@ fn task_to_json(task: &Task) -> Value {
         "events_rejected": task.events_rejected,
         "events_skipped": task.events_skipped,
         "events_late": task.events_late,
+        "ticks": task.ticks,
+        "ticks_left_out": task.ticks_left_out,
         "memory_bytes": task.memory_bytes,
     })
 }

@@ -56,6 +56,7 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "a process has one of them")]
 enum ClientCommand {
     /// Create, list, describe, update and delete topics.
     #[command(subcommand)]

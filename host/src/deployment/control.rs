@@ -9,7 +9,9 @@ use crate::deployment::spec::{
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
 use crate::deployment::windows::Window;
 use crate::deployment::wiring::{check_ports, start_of_new};
-use crate::limits::{CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX, SECRETS_GRANTED_MAX};
+use crate::limits::{
+    CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX, SECRETS_GRANTED_MAX, TICK_US, TICK_US_MIN,
+};
 use crate::registry::{ComponentEntry, Registry, RegistryError};
 use crate::secrets::{SecretError, Secrets};
 use nodata_log::{
@@ -48,6 +50,10 @@ pub enum DeploymentError {
     Role { component: String, role: &'static str, roles: Vec<String> },
     #[error("component `{component}` {error}")]
     Trial { component: String, error: TrialError },
+    #[error("a tick every {us} us; at least {TICK_US_MIN} are needed")]
+    Tick { us: u64 },
+    #[error("component `{component}` does not tick, and the deployment says how often")]
+    NoTicker { component: String },
     #[error("topic `{topic}` does not exist")]
     NoTopic { topic: Name },
     #[error("component `{component}` needs a topic behind port \"{port}\"; its ports are: {ports}")]
@@ -120,6 +126,8 @@ impl DeploymentError {
             | DeploymentError::NoOutput
             | DeploymentError::Sessions { .. }
             | DeploymentError::ResetParts { .. }
+            | DeploymentError::Tick { .. }
+            | DeploymentError::NoTicker { .. }
             | DeploymentError::UnwiredPort { .. }
             | DeploymentError::UnknownPort { .. }
             | DeploymentError::PortTopic { .. }
@@ -152,6 +160,8 @@ impl DeploymentError {
             DeploymentError::Letter { .. } => "DEAD_LETTER",
             DeploymentError::Role { .. } => "ROLE",
             DeploymentError::Trial { .. } => "TRIAL",
+            DeploymentError::Tick { .. } => "TICK",
+            DeploymentError::NoTicker { .. } => "NO_TICKER",
             DeploymentError::NoTopic { .. } => "UNKNOWN_TOPIC",
             DeploymentError::UnwiredPort { .. } => "UNWIRED_PORT",
             DeploymentError::UnknownPort { .. } => "UNKNOWN_PORT",
@@ -219,6 +229,8 @@ pub struct DeployRequest {
     /// HTTP requests that it may send, each as [`HttpGrant`] is written.
     pub allow_http: Vec<String>,
     pub on_error: ErrorPolicy,
+    /// How often a component ticks; `None`: as often as usual.
+    pub tick_us: Option<u64>,
     /// Topics that do not exist are made, as the component says that they should be.
     pub create_topics: bool,
 }
@@ -315,6 +327,15 @@ fn check_aggregation(how: Aggregation) -> Result<Aggregation, DeploymentError> {
     Ok(how)
 }
 
+/// How often the component of a deployment ticks; `None`: never.
+fn tick_of(program: &Program, spec: &DeploymentSpec) -> Result<Option<u64>, DeploymentError> {
+    match spec.tick_us {
+        Some(us) if us < TICK_US_MIN => Err(DeploymentError::Tick { us }),
+        Some(_) if !program.has(Extra::Ticker) => Err(DeploymentError::NoTicker { component: spec.component.clone() }),
+        given => Ok(program.has(Extra::Ticker).then_some(given.unwrap_or(TICK_US))),
+    }
+}
+
 /// Each in the one way it is written.
 fn http_grants(texts: &[String]) -> Result<Vec<String>, HttpGrantError> {
     texts.iter().map(|text| text.parse().map(|grant: HttpGrant| grant.to_string())).collect()
@@ -367,6 +388,7 @@ impl Deployments {
             secrets,
             allow_http,
             on_error,
+            tick_us,
             create_topics,
         } = request;
         let aggregation = match &role {
@@ -421,6 +443,7 @@ impl Deployments {
             secrets,
             allow_http,
             on_error,
+            tick_us,
             created_us: self.parts.clock.now_us(),
             paused: false,
             replay: None,
@@ -429,6 +452,7 @@ impl Deployments {
         };
         let kept = self.kept(&spec.name).await?;
         let program = self.load(&spec).await?;
+        spec.tick_us = tick_of(&program, &spec)?;
         let ports = self.try_out(&program, &spec).await?;
         if let Some(ports) = &ports {
             check_ports(&spec, ports)?;
@@ -725,6 +749,7 @@ impl Deployments {
                     Some(failure) => {
                         let TaskReport { events_in, events_out, events_rejected, events_skipped, events_late, .. } =
                             report;
+                        let TaskReport { ticks, ticks_left_out, .. } = report;
                         let failed = TaskReport::failed(failure);
                         report = TaskReport {
                             events_in,
@@ -732,6 +757,8 @@ impl Deployments {
                             events_rejected,
                             events_skipped,
                             events_late,
+                            ticks,
+                            ticks_left_out,
                             ..failed
                         };
                     }

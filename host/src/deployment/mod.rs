@@ -16,6 +16,7 @@ mod spec; // what should run
 mod status; // how it is doing
 mod supervisor; // makes it run
 mod task; // one deployment on one partition
+mod ticks; // when a task ticks
 mod trial; // what a component has to say before it is deployed
 mod windows; // groups in time
 mod wiring; // the topics around a component

@@ -86,6 +86,9 @@ pub struct DeploymentSpec {
     /// Of an aggregate whose groups are in several partitions.
     #[serde(default)]
     pub parts: Option<PartsTopic>,
+    /// Of a component that ticks: how often.
+    #[serde(default)]
+    pub tick_us: Option<u64>,
     /// Topics by port.
     pub outputs: BTreeMap<String, String>,
     pub config: BTreeMap<String, String>,
@@ -260,6 +263,7 @@ impl DeploymentSpec {
             input_id: 0,
             aggregation: None,
             parts: None,
+            tick_us: None,
             outputs: BTreeMap::new(),
             config: BTreeMap::new(),
             secrets: BTreeMap::new(),

@@ -36,6 +36,8 @@ pub struct TaskReport {
     pub events_rejected: u64,
     pub events_skipped: u64,
     pub events_late: u64,
+    pub ticks: u64,
+    pub ticks_left_out: u64,
     pub memory_bytes: u64,
 }
 

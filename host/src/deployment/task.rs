@@ -16,10 +16,11 @@ use crate::deployment::parts::{self, Progress, Stage};
 use crate::deployment::search::{Search, Verdict};
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, OnPoison, Replay, TaskFailure};
 use crate::deployment::status::{TaskState, TaskStatus};
+use crate::deployment::ticks::Ticks;
 use crate::deployment::windows::EventTime;
 use crate::limits::{
     COMMITS_IN_FLIGHT, FULL_WAIT, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST,
-    RETRY_MAX,
+    RETRY_MAX, TICK_US,
 };
 use crate::secrets::GrantedSecrets;
 use futures::FutureExt as _;
@@ -28,7 +29,7 @@ use nodata_log::{
     TaskLease, TopicId, Tp, Transaction,
 };
 use nodata_runtime::{
-    CallError, CallErrorReason, Deployment, GuestLog, GuestMetrics, HttpClient, Input, InputError, Instance,
+    CallError, CallErrorReason, Deployment, Extra, GuestLog, GuestMetrics, HttpClient, Input, InputError, Instance,
     InstanceLimits, InstanceSettings, Output, Port, Program, Rejected, Secret,
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -40,8 +41,10 @@ use tokio_util::sync::CancellationToken;
 
 mod closing; // windows of an aggregate
 mod replaying; // dead letters
+mod ticking; // calls at intervals
 
 use closing::idle;
+use ticking::next_tick;
 
 /// Instances with more memory than this are replaced between two batches: linear memory never shrinks.
 const RECYCLE_MEMORY_BYTES: u64 = 192 << 20;
@@ -157,6 +160,13 @@ pub(crate) fn granted(
     Arc::new(Deployment { config, secrets, ports, log, metrics, http, limits })
 }
 
+/// When a component ticks that does: where there is a partition of the input, and not where parts of others are put together.
+fn ticks_of(settings: &TaskSettings, stage: Stage) -> Option<Ticks> {
+    let every_us = settings.spec.tick_us.unwrap_or(TICK_US);
+    let ticks = settings.program.has(Extra::Ticker) && stage != Stage::Together;
+    ticks.then(|| Ticks::new(every_us, settings.clock.now_us()))
+}
+
 /// A commit that is on its way.
 struct InFlight {
     pending: Pending<Appended>,
@@ -254,6 +264,10 @@ pub(crate) struct Task {
     time_since: Instant,
     /// No events came for so long that its time goes on by itself.
     is_idle: bool,
+    /// Of a component that ticks.
+    ticks: Option<Ticks>,
+    /// Whether the last tick did.
+    tick_failed: bool,
     /// Batches that were read and not given to the component yet.
     ahead: VecDeque<StoredBatch>,
     /// The last call left rows for the next one, which should have as many as any other.
@@ -305,6 +319,8 @@ impl Task {
             time,
             time_since: Instant::now(),
             is_idle: false,
+            ticks: ticks_of(&settings, stage),
+            tick_failed: false,
             ahead: VecDeque::new(),
             left_rows: false,
             settings,
@@ -322,6 +338,7 @@ impl Task {
         while !self.settings.stop.is_cancelled() {
             self.replay().await?;
             self.close_windows().await?;
+            self.tick().await?;
             if self.ahead.is_empty() || (std::mem::take(&mut self.left_rows) && !self.is_full()) {
                 end.mark_unchanged();
                 self.read().await?;
@@ -330,6 +347,7 @@ impl Task {
                 // Nothing to do: whatever was done becomes durable, and then new events are waited for.
                 self.settle(0).await?;
                 let idles = self.idles();
+                let tick = self.ticks.map(|ticks| ticks.wait(self.settings.clock.now_us()));
                 tokio::select! {
                     moved = end.changed() => {
                         // The topic is gone, and with it the reason to work.
@@ -338,7 +356,8 @@ impl Task {
                         }
                     }
                     Ok(()) = self.settings.replay.changed() => {}
-                    () = idle(idles) => self.pass_time(),
+                    () = idle(idles, self.time_since) => self.pass_time(),
+                    () = next_tick(tick) => {}
                     () = self.settings.stop.cancelled() => {}
                 }
                 continue;

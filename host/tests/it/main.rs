@@ -27,6 +27,7 @@ mod roles;
 mod secrets; // who is given them, and who may send what
 mod stop;
 mod tail;
+mod ticks;
 mod topics;
 mod uploads;
 mod walls;

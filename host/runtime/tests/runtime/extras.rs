@@ -80,10 +80,38 @@ async fn a_component_says_what_it_needs_around_it() {
 }
 
 #[tokio::test]
+async fn what_a_tick_does_is_one_unit_without_an_input() {
+    let mut running = setup("counts-ticks").ports(&[("", 8, 1 << 20)]).start().await;
+    let first = running.tick(7).await.unwrap();
+    assert_eq!(running.show(&first), "/6 tick:tick 1");
+    assert_eq!(first.state.len(), 1);
+    // What was not committed did not happen.
+    let again = running.tick(8).await.unwrap();
+    assert_eq!(running.show(&again), "/6 tick:tick 1");
+    running.commit(again).await;
+    let second = running.tick(9).await.unwrap();
+    assert_eq!(running.show(&second), "/6 tick:tick 2");
+    let copied = running.call(&["a"]).await;
+    assert_eq!(running.show(&copied), "/3 a");
+
+    let mut running = setup("counts-ticks").config("fails", "always permanent").start().await;
+    let error = running.tick(7).await.unwrap_err();
+    assert_eq!(error.words(), "told to");
+    let output = running.call(&["a"]).await;
+    assert_eq!((running.show(&output).as_str(), output.state.len()), ("a", 0), "nothing of a failed tick is left");
+
+    // A component that does not tick is not asked to.
+    let mut running = setup("copies").start().await;
+    assert!(running.tick(7).await.is_err());
+}
+
+#[tokio::test]
 async fn extras_are_named_and_must_be_what_the_contract_says() {
     let found = |name| inspect_component(&guest(name)).unwrap().extras;
     assert_eq!(found("copies"), []);
     assert_eq!(found("opens-and-closes"), [Extra::Lifecycle]);
+    assert_eq!(found("ticks-outside"), [Extra::Lifecycle, Extra::Ticker]);
+    assert_eq!(found("tells-the-watermark"), [Extra::Lifecycle, Extra::Ticker, Extra::Grouper]);
     assert_eq!(found("describes-ports"), [Extra::Lifecycle, Extra::Ports]);
 
     let error = runtime().accept(guest("other-lifecycle")).await.err().unwrap();
@@ -94,7 +122,10 @@ async fn extras_are_named_and_must_be_what_the_contract_says() {
         let exports = [role, extra].map(|name| format!("(export \"nodata:streaming/{name}@0.1.0\" (instance $i))"));
         wat::parse_str(format!("(component (instance $i) {})", exports.concat())).unwrap()
     };
-    let error = inspect_component(&with("source-reader", "grouper")).unwrap_err();
-    let expected = "the component exports `nodata:streaming/grouper@0.1.0`, which is nothing for a source";
-    assert_eq!(error.to_string(), expected);
+    for (role, extra, what) in [("source-reader", "grouper", "source"), ("source-reader", "ticker", "source")] {
+        let error = inspect_component(&with(role, extra)).unwrap_err();
+        let expected = format!("the component exports `nodata:streaming/{extra}@0.1.0`, which is nothing for a {what}");
+        assert_eq!(error.to_string(), expected);
+    }
+    assert_eq!(inspect_component(&with("transformer", "ticker")).unwrap().extras, [Extra::Ticker]);
 }

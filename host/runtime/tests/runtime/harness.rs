@@ -195,6 +195,18 @@ impl Running {
         output
     }
 
+    /// Has it tick at this time.
+    pub(crate) async fn tick(&mut self, now_us: TimestampUs) -> Result<Output, CallError> {
+        let mut instance = self.instance.take().unwrap();
+        let call = async move {
+            let output = instance.tick(now_us, None).await;
+            (instance, output)
+        };
+        let (instance, output) = self.runtime.spawn(call).await.unwrap();
+        self.instance = Some(instance);
+        output
+    }
+
     /// Lets the instance go in order.
     pub(crate) async fn let_go(&mut self) -> Result<(), CallError> {
         let instance = self.instance.take().unwrap();

@@ -119,10 +119,11 @@ impl Task {
     }
 }
 
-/// Until an aggregate whose time goes on by itself should look at the clock.
-pub(super) async fn idle(aggregation: Option<Aggregation>) {
+/// Until an aggregate whose time goes on by itself should look at the clock: so long after it did the last time, whatever else it did
+/// meanwhile.
+pub(super) async fn idle(aggregation: Option<Aggregation>, since: Instant) {
     match aggregation.and_then(|how| how.idle_us) {
-        Some(idle_us) => tokio::time::sleep(Duration::from_micros(idle_us)).await,
+        Some(idle_us) => tokio::time::sleep(Duration::from_micros(idle_us).saturating_sub(since.elapsed())).await,
         None => std::future::pending().await,
     }
 }

@@ -8,6 +8,7 @@ use crate::host;
 use crate::kept::Kept;
 use crate::output::Output;
 use crate::port_info::PortInfo;
+use crate::tick::Tick;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
@@ -87,6 +88,12 @@ pub trait Aggregate: Sized + 'static {
     fn render(&self, group: &Group<'_>, accumulator: &Self::Accumulator) -> Result<Vec<u8>> {
         let _ = group;
         encode(accumulator)
+    }
+
+    /// Called at intervals: see [`Transform::tick`](crate::Transform::tick). With windows it is told the watermark.
+    fn tick(&mut self, tick: Tick, out: &mut Output<'_>) -> Result<()> {
+        let _ = (tick, out);
+        Ok(())
     }
 
     /// The end of an instance that is not needed any more: see [`Transform::close`](crate::Transform::close).

@@ -85,3 +85,15 @@ pub mod ports {
         with: { "nodata:streaming/types@0.1.0": crate::bindings::nodata::streaming::types },
     });
 }
+
+pub mod ticker {
+    wit_bindgen::generate!({
+        inline: "package nodata:sdk; world ticker { export nodata:streaming/ticker@0.1.0; }",
+        path: "wit",
+        ownership: Borrowing { duplicate_if_necessary: true },
+        pub_export_macro: true,
+        export_macro_name: "export_ticker",
+        default_bindings_module: "nodata_component::__private::bindings::ticker",
+        with: { "nodata:streaming/types@0.1.0": crate::bindings::nodata::streaming::types },
+    });
+}

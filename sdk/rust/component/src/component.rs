@@ -6,6 +6,7 @@ use crate::host;
 use crate::kept::Kept;
 use crate::output::Output;
 use crate::port_info::PortInfo;
+use crate::tick::Tick;
 
 /// A component that keeps something between calls.
 ///
@@ -50,6 +51,37 @@ pub trait Transform: Sized + 'static {
     /// Handles the events of one call. What it pushes and writes becomes durable when it returns `Ok`, in one step
     /// with the position in the input; on an error nothing of it is kept.
     fn process(&mut self, events: Events<'_>, out: &mut Output<'_>) -> Result<()>;
+
+    /// Called at intervals, between two batches, also while no events come: the deployment says how often with `--tick`, and it is
+    /// every second otherwise. A component that does not write this is not called.
+    ///
+    /// What it pushes and writes becomes durable in one step when it returns `Ok`; there are no events to forward or reject. A tick that
+    /// fails otherwise than with [`Error::transient`](crate::Error::transient) is tried once more and then left out. Ticks that were
+    /// missed are not made up for.
+    ///
+    /// ```
+    /// # use nodata_component::{Events, Output, Result, Tick, Transform, component, state::Table};
+    /// # struct Quiet;
+    /// # #[component]
+    /// # impl Transform for Quiet {
+    /// # fn new() -> Result<Self> { Ok(Self) }
+    /// # fn process(&mut self, _: Events<'_>, _: &mut Output<'_>) -> Result<()> { Ok(()) }
+    /// fn tick(&mut self, tick: Tick, out: &mut Output<'_>) -> Result<()> {
+    ///     for entry in Table::open("seen")?.scan(..) {
+    ///         let (name, at) = entry?;
+    ///         let minutes = (tick.now_us - i64::from_le_bytes(at.as_slice().try_into()?)) / 60_000_000;
+    ///         if minutes >= 10 {
+    ///             out.event().key(name).text(format_args!("silent for {minutes} minutes"))?;
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # }
+    /// ```
+    fn tick(&mut self, tick: Tick, out: &mut Output<'_>) -> Result<()> {
+        let _ = (tick, out);
+        Ok(())
+    }
 
     /// The end of an instance that is not needed any more: the deployment is paused or deleted, the host stops, or another instance
     /// takes its place. It may not come at all, so nothing may depend on it.
@@ -195,6 +227,42 @@ mod tests {
         fn close(self) {
             SAID.with_borrow_mut(|said| said.push(format!("closed, {}", write_state().unwrap_err())));
         }
+    }
+
+    /// Says what it saw since the last tick, and fails at odd times.
+    struct Reports {
+        seen: usize,
+    }
+
+    impl Transform for Reports {
+        fn new() -> Result<Self> {
+            Ok(Self { seen: 0 })
+        }
+
+        fn process(&mut self, events: Events<'_>, _: &mut Output<'_>) -> Result<()> {
+            self.seen += events.len();
+            Ok(())
+        }
+
+        fn tick(&mut self, tick: Tick, out: &mut Output<'_>) -> Result<()> {
+            out.push(format!("{} at {}", std::mem::take(&mut self.seen), tick.now_us))?;
+            Table::open("ticks")?.put(tick.now_us.to_string(), "")?;
+            if tick.now_us % 2 == 1 { Err(Error::transient("odd")) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn a_component_ticks_and_a_tick_that_fails_leaves_nothing() {
+        let mut harness = Harness::of::<Reports>();
+        assert_eq!(texts(&harness.tick(2).ok()), ["0 at 2"]);
+        let _ = harness.call(["a", "b"]).ok();
+        assert_eq!(texts(&harness.tick(4).ok()), ["2 at 4"]);
+        assert_eq!(texts(&harness.tick(6).ok()), ["0 at 6"]);
+        let _ = harness.call(["c"]).ok();
+        let failed = harness.tick(7);
+        assert_eq!((failed.error(), failed.events().len()), (Some(&Error::transient("odd")), 0));
+        assert_eq!(harness.table("ticks").len(), 3);
+        assert_eq!(texts(&harness.tick(8).ok()), ["0 at 8"], "a failed call takes what was kept with it");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The one value of a component, between calls.
 
 use crate::error::Result;
+use crate::host::Collector;
+use crate::output::Output;
+use crate::tick::Tick;
 use std::cell::Cell;
 
 /// The one value of a component, between calls.
@@ -24,6 +27,21 @@ impl<T> Kept<T> {
     /// Makes the value, if there is none.
     pub(crate) fn make(&self, make: fn() -> Result<T>) -> Result<()> {
         self.lend(make, |_| Ok(()))
+    }
+
+    /// Calls it at a tick.
+    pub(crate) fn tick(
+        &self,
+        make: fn() -> Result<T>,
+        tick: impl FnOnce(&mut T, Tick, &mut Output<'_>) -> Result<()>,
+        at: Tick,
+        collector: &Collector<'_>,
+    ) -> Result<()> {
+        self.lend(make, |value| {
+            let mut out = Output::new(collector);
+            tick(value, at, &mut out)?;
+            out.flush()
+        })
     }
 
     pub(crate) fn take(&self) -> Option<T> {

@@ -15,6 +15,7 @@ mod port_info; // what a component says of its ports
 mod sink; // a component that delivers
 mod source; // a component that brings in
 pub mod state; // what is remembered
+mod tick; // when it is called at intervals
 
 // Trying it on this machine.
 #[cfg(not(target_family = "wasm"))]
@@ -41,6 +42,7 @@ pub use output::{Draft, Output, Port, ValueWriter};
 pub use port_info::PortInfo;
 pub use sink::{Rejects, Sink};
 pub use source::{Next, Source};
+pub use tick::Tick;
 
 /// What `#[component]` writes into the crate of a component. It changes without notice.
 #[doc(hidden)]
@@ -65,10 +67,11 @@ pub mod __private {
                 export_source,
                 exports::nodata::streaming::source_reader::{Guest as SourceGuest, Status},
             },
+            ticker::{export_ticker, exports::nodata::streaming::ticker::Guest as TickerGuest},
         },
         host::{
             export_close, export_committed, export_described, export_flush, export_function, export_make, export_open,
-            export_poll, export_transform, export_write,
+            export_poll, export_tick, export_transform, export_write,
         },
     };
 

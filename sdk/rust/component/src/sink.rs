@@ -5,6 +5,7 @@ use crate::events::{Batch, Event, Events};
 use crate::host;
 use crate::kept::Kept;
 use crate::port_info::PortInfo;
+use crate::tick::Tick;
 use std::fmt::{self, Display};
 
 /// A component that delivers events to somewhere else.
@@ -52,6 +53,12 @@ pub trait Sink: Sized + 'static {
 
     /// Returns when all that was written is delivered.
     fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called at intervals: see [`Transform::tick`](crate::Transform::tick). [`flush`](Self::flush) is not called after it.
+    fn tick(&mut self, tick: Tick) -> Result<()> {
+        let _ = tick;
         Ok(())
     }
 

@@ -144,6 +144,7 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
         };
     };
     let exported = exported(*role);
+    let ticker = has(implementation, "tick").then(|| ticker(*role, component, &role_trait));
     let ports = has(implementation, "ports").then(|| ports(component, &role_trait));
     let lifecycle = lifecycle(*role, component, &role_trait, implementation);
     Ok(quote! {
@@ -160,6 +161,7 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
 
             #exported
             #lifecycle
+            #ticker
             #ports
         };
     })
@@ -202,6 +204,38 @@ fn lifecycle(role: Role, component: &Type, role_trait: &Ident, implementation: &
 
         ::nodata_component::__private::export_lifecycle!(
             Exported with_types_in ::nodata_component::__private::bindings::lifecycle
+        );
+    }
+}
+
+/// What is called at intervals. A sink emits nothing.
+fn ticker(role: Role, component: &Type, role_trait: &Ident) -> TokenStream {
+    let tick = quote!(<#component as ::nodata_component::#role_trait>::tick);
+    let tick = match role {
+        Role::Sink => quote!(|sink, tick, _| #tick(sink, tick)),
+        Role::Transform | Role::Source | Role::Aggregate => tick,
+    };
+    quote! {
+        impl ::nodata_component::__private::TickerGuest for Exported {
+            fn on_tick(
+                now: i64,
+                watermark: ::core::option::Option<i64>,
+                out: &::nodata_component::__private::Collector,
+            ) -> ::core::result::Result<(), ::nodata_component::__private::Error> {
+                INSTANCE.with(|instance| {
+                    ::nodata_component::__private::export_tick(
+                        instance,
+                        <#component as ::nodata_component::#role_trait>::new,
+                        #tick,
+                        (now, watermark),
+                        out,
+                    )
+                })
+            }
+        }
+
+        ::nodata_component::__private::export_ticker!(
+            Exported with_types_in ::nodata_component::__private::bindings::ticker
         );
     }
 }
@@ -397,6 +431,9 @@ mod tests {
         assert!(exports("impl Source for Thing { fn close(self) {} }", lifecycle));
         let function = "fn f(events: Events<'_>, out: &mut Output<'_>) -> Result<()> { Ok(()) }";
         assert!(!exports(function, lifecycle));
+        let ticker = "export_ticker !";
+        assert!(!exports("impl Transform for Thing { fn process(&mut self) {} }", ticker));
+        assert!(exports("impl Sink for Thing { fn tick(&mut self, tick: Tick) -> Result<()> { Ok(()) } }", ticker));
         let ports = "export_ports !";
         assert!(!exports("impl Transform for Thing {}", ports));
         assert!(exports("impl Transform for Thing { fn ports() -> Result<Vec<PortInfo>> { todo() } }", ports));

@@ -15,6 +15,7 @@ use crate::port_info::{PortInfo, Values};
 use crate::sink::Sink;
 use crate::source::{Next, Source};
 use crate::state;
+use crate::tick::Tick;
 
 pub(crate) use crate::bindings::nodata::streaming::{config, metrics};
 
@@ -174,6 +175,16 @@ pub fn export_close<T>(instance: &Kept<T>, close: fn(T)) {
     if let Some(value) = instance.take() {
         close(value);
     }
+}
+
+pub fn export_tick<T>(
+    instance: &Kept<T>,
+    make: fn() -> Result<T>,
+    tick: impl FnOnce(&mut T, Tick, &mut Output<'_>) -> Result<()>,
+    (now_us, watermark_us): (i64, Option<i64>),
+    out: &types::Collector,
+) -> Result<(), types::Error> {
+    instance.tick(make, tick, Tick { now_us, watermark_us }, &Collector(out)).map_err(types::Error::from)
 }
 
 pub fn export_described(ports: fn() -> Result<Vec<PortInfo>>) -> Result<Vec<wire::Port>, types::Error> {

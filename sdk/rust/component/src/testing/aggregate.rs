@@ -5,6 +5,7 @@ use super::{Columns, Event};
 use crate::aggregate::{Aggregate, Groups};
 use crate::host::native::{Batch, Collector, Installed, Offsets, World};
 use crate::kept::Kept;
+use crate::tick::Tick;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
@@ -100,6 +101,22 @@ impl<T: Aggregate> AggregateHarness<T> {
                 }
             };
             self.groups.insert(key.clone(), merged);
+        }
+    }
+
+    /// Has the aggregate tick at this time, with this watermark, in microseconds since the Unix epoch.
+    #[must_use = "a call may have failed: look at it, or end with `.ok()`"]
+    pub fn tick(&mut self, now_us: i64, watermark_us: Option<i64>) -> Call {
+        let produced = Produced::new(Vec::new());
+        let ticked = {
+            let _installed = Installed::new(&mut self.world);
+            self.instance.tick(T::new, T::tick, Tick { now_us, watermark_us }, &Collector(&produced))
+        };
+        match ticked {
+            Ok(()) => {
+                Call { error: None, events: produced.events.take(), rejected: Vec::new(), deferred: None, next: None }
+            }
+            Err(error) => Call::failed(error),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::host::native::{Batch, Collector, Installed, Offsets, Sink, World, rea
 use crate::kept::Kept;
 use crate::output::Output;
 use crate::source::Next;
+use crate::tick::Tick;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
@@ -54,6 +55,11 @@ trait Component {
 
     fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()>;
 
+    fn tick(&self, at: Tick, collector: &Collector<'_>) -> Result<()> {
+        let _ = (at, collector);
+        panic!("a function does not tick: that is for `impl Transform`")
+    }
+
     fn close(&self) {}
 }
 
@@ -76,6 +82,10 @@ impl<T: Transform> Component for OfTransform<T> {
         self.0.process(batch, collector)
     }
 
+    fn tick(&self, at: Tick, collector: &Collector<'_>) -> Result<()> {
+        self.0.tick(T::new, T::tick, at, collector)
+    }
+
     fn close(&self) {
         self.0.take().into_iter().for_each(T::close);
     }
@@ -91,6 +101,10 @@ impl<T: crate::Sink> Component for OfSink<T> {
     fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()> {
         self.0.write(batch, collector)?;
         self.0.flush()
+    }
+
+    fn tick(&self, at: Tick, collector: &Collector<'_>) -> Result<()> {
+        self.0.tick(T::new, |sink, at, _| sink.tick(at), at, collector)
     }
 
     fn close(&self) {
@@ -245,31 +259,46 @@ impl Harness {
         self.give(rest)
     }
 
+    /// Has the component tick at this time, in microseconds since the Unix epoch.
+    #[must_use = "a call may have failed: look at it, or end with `.ok()`"]
+    pub fn tick(&mut self, now_us: i64) -> Call {
+        let at = Tick { now_us, watermark_us: None };
+        self.run(Vec::new(), |component, _, collector| component.tick(at, collector))
+    }
+
     fn give(&mut self, mut input: Input) -> Call {
         let columns = Columns::from_events(&input.events);
-        let batch = Batch {
-            topic: &self.topic,
-            partition: self.partition,
-            attempt: input.attempt,
-            offsets: Offsets::Given(&input.offsets),
-            columns: &columns,
-        };
+        let call = self.run(columns.to_events(), |component, (topic, partition), collector| {
+            let (attempt, offsets) = (input.attempt, Offsets::Given(&input.offsets));
+            component.call(Batch { topic, partition, attempt, offsets, columns: &columns }, collector)
+        });
+        input.deferred = call.deferred.map(|row| row as usize);
+        self.last = Some(input);
+        call
+    }
+
+    /// One call of the component, which is told where the input is from.
+    fn run(
+        &mut self,
+        input: Vec<Event>,
+        call: impl FnOnce(&dyn Component, (&str, u32), &Collector<'_>) -> Result<()>,
+    ) -> Call {
         let produced = Produced {
             ports: self.ports.as_ref(),
             takes_defers: true,
             remaining_bytes: Cell::new(self.output_bytes_max),
             remaining_events: Cell::new(self.output_events_max),
-            ..Produced::new(columns.to_events())
+            ..Produced::new(input)
         };
         let state_before = (self.world.tables.clone(), self.world.state_bytes);
         let result = {
             let _installed = Installed::new(&mut self.world);
-            reading(|| self.component.open()).and_then(|()| self.component.call(batch, &Collector(&produced)))
+            let from = (self.topic.as_str(), self.partition);
+            reading(|| self.component.open()).and_then(|()| call(&*self.component, from, &Collector(&produced)))
         };
-        let call = match result {
+        match result {
             Ok(()) => {
                 let deferred = produced.deferred.get();
-                input.deferred = deferred.map(|row| row as usize);
                 let (events, rejected) = (produced.events.take(), produced.into_rejected());
                 Call { error: None, events, rejected, deferred, next: None }
             }
@@ -277,9 +306,7 @@ impl Harness {
                 (self.world.tables, self.world.state_bytes) = state_before;
                 Call::failed(error)
             }
-        };
-        self.last = Some(input);
-        call
+        }
     }
 
     /// Lets the component go, as the host does when the deployment is paused. The next call makes another one.
