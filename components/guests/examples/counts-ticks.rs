@@ -1,4 +1,4 @@
-//! Copies events, and counts ticks in its state: emits `tick N` at each, with the key `tick`. With config `fails`, every other tick (by
+//! Copies events, and counts ticks in its state: emits `tick N` at each, without a key. With config `fails`, every other tick (by
 //! chance) fails the way that it names, `transient`, `permanent` or `panic`, after that; `always permanent` fails each.
 
 use nodata_component::{Error, Events, Output, Result, Tick, Transform, component, config, state::Table};
@@ -27,7 +27,7 @@ impl Transform for CountsTicks {
             None => 0,
         } + 1;
         table.put("count", count.to_le_bytes())?;
-        out.event().key("tick").text(format_args!("tick {count}"))?;
+        out.push(format!("tick {count}"))?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(Error::permanent)?;
         match config::get("fails").as_deref() {
             Some("always permanent") => Err(Error::permanent("told to")),

@@ -8,7 +8,7 @@ use crate::deployment::spec::{
 };
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
 use crate::deployment::windows::Window;
-use crate::deployment::wiring::{check_ports, start_of_new};
+use crate::deployment::wiring::{check_ports, input_to_make, start_of_new};
 use crate::limits::{
     CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX, SECRETS_GRANTED_MAX, TICK_US, TICK_US_MIN,
 };
@@ -457,35 +457,31 @@ impl Deployments {
         if let Some(ports) = &ports {
             check_ports(&spec, ports)?;
         }
-        match (&kept, begin) {
+        let is_new = topic.is_none();
+        let topic = topic.map_or_else(|| input_to_make(&spec, ports.as_deref()), Ok)?;
+        let expect = match (kept, begin) {
             (None, Begin::At(start)) => {
-                spec.start = match &topic {
-                    _ if role == DeploymentRole::Source => Vec::new(),
-                    Some(topic) => self.start(topic, start).await?,
-                    None => start_of_new(&spec.input, start)?,
-                }
+                spec.start = match role {
+                    DeploymentRole::Source => Vec::new(),
+                    _ if is_new => start_of_new(&topic, start)?,
+                    _ => self.start(&topic, start).await?,
+                };
+                spec.parts = self.parts_topic(&spec, &topic, &program).await?;
+                Expect::Absent
             }
-            (Some(_), Begin::Kept) => {}
-            (None, Begin::Kept) => return Err(DeploymentError::NothingKept { name: spec.name }),
-            (Some(_), Begin::At(_)) => return Err(DeploymentError::Kept { name: spec.name }),
-        }
-        // Nothing is left behind by what was refused until here, and what is left is not refused.
-        if create_topics {
-            self.make_topics(&spec, ports.as_deref()).await?;
-        }
-        let topic = self.parts.log.topic(&Name::new(&spec.input)?)?;
-        spec.input_id = topic.id.0;
-        let expect = match kept {
-            Some((kept, version)) => {
+            (Some((kept, version)), Begin::Kept) => {
                 let groups_in_several = groups_in_several(&spec, &topic, &program);
                 self.take_over(&mut spec, &kept, version, groups_in_several).await?;
                 Expect::Version(version)
             }
-            None => {
-                spec.parts = self.parts_topic(&spec, &topic, &program).await?;
-                Expect::Absent
-            }
+            (None, Begin::Kept) => return Err(DeploymentError::NothingKept { name: spec.name }),
+            (Some(_), Begin::At(_)) => return Err(DeploymentError::Kept { name: spec.name }),
         };
+        // Nothing is left behind by what was refused until here, and what is left is not refused.
+        if create_topics {
+            self.make_topics(&spec, ports.as_deref()).await?;
+            spec.input_id = self.parts.log.topic(&Name::new(&spec.input)?)?.id.0;
+        }
         match self.parts.meta.meta_put(&spec.key(), expect, Some(spec.to_bytes()?)) {
             Ok(put) => put.await?,
             Err(LogError::MetaConflict { .. }) => return Err(DeploymentError::Exists { name: spec.name }),

@@ -3,7 +3,7 @@
 use crate::deployment::aggregate::LATE_PORT;
 use crate::deployment::control::{DeploymentError, Deployments, StartAt};
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec};
-use nodata_log::{LogError, Name, Offset, Topic, TopicConfig};
+use nodata_log::{LogError, Name, Offset, Topic, TopicConfig, TopicId};
 use nodata_runtime::{DescribedPort, Direction};
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ impl Deployments {
             let name = Name::new(&spec.input)?;
             let topic = match log.topic(&name) {
                 Ok(topic) => topic,
-                Err(_) => self.make_topic(name, topic_of(port(ports, Direction::Input, ""), 1)).await?,
+                Err(_) => self.make_topic(name, input_to_make(spec, ports)?.config).await?,
             };
             partitions = topic.config.partitions;
         }
@@ -68,11 +68,18 @@ impl Deployments {
     }
 }
 
-/// Where a deployment begins in a topic that is made with it.
-pub(crate) fn start_of_new(topic: &str, start: StartAt) -> Result<Vec<Offset>, DeploymentError> {
+/// The topic that a deployment reads, as it will be made with it.
+pub(crate) fn input_to_make(spec: &DeploymentSpec, ports: Option<&[DescribedPort]>) -> Result<Topic, DeploymentError> {
+    let config = topic_of(port(ports, Direction::Input, ""), 1);
+    Ok(Topic { id: TopicId(0), name: Name::new(&spec.input)?, config, created_us: spec.created_us })
+}
+
+/// Where a deployment begins in such a topic.
+pub(crate) fn start_of_new(topic: &Topic, start: StartAt) -> Result<Vec<Offset>, DeploymentError> {
     match start {
         StartAt::Offset(offset) if offset > 0 => {
-            Err(DeploymentError::Start { topic: Name::new(topic)?, partition: 0, offset, earliest: 0, end: 0 })
+            let topic = topic.name.clone();
+            Err(DeploymentError::Start { topic, partition: 0, offset, earliest: 0, end: 0 })
         }
         _ => Ok(Vec::new()),
     }

@@ -114,7 +114,8 @@ impl<T: Aggregate> AggregateHarness<T> {
         };
         match ticked {
             Ok(()) => {
-                Call { error: None, events: produced.events.take(), rejected: Vec::new(), deferred: None, next: None }
+                let (events, rejected) = (produced.events.take(), Vec::new());
+                Call { error: None, events, rejected, deferred: None, next: None }
             }
             Err(error) => Call::failed(error),
         }

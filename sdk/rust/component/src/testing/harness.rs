@@ -285,7 +285,7 @@ impl Harness {
     ) -> Call {
         let produced = Produced {
             ports: self.ports.as_ref(),
-            takes_defers: true,
+            takes_defers: !input.is_empty(),
             remaining_bytes: Cell::new(self.output_bytes_max),
             remaining_events: Cell::new(self.output_events_max),
             ..Produced::new(input)
