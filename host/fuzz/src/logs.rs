@@ -7,8 +7,8 @@ use nodata_log::frame::FRAME_HEADER_BYTES;
 use nodata_log::fs::simulated::{Faults, SimulatedFs};
 use nodata_log::fs::{Fs, read_file};
 use nodata_log::{
-    AckLevel, Append, ArchiveFile, Batch, EmbeddedLog, Event, Log, MetadataStore, Name, OwnerId, ProducerId,
-    ProducerRange, StateChange, TaskKey, TopicConfig, Tp, Transaction,
+    AckLevel, Append, ArchiveFile, Batch, EmbeddedLog, Event, Forget, Log, MetadataStore, Name, OwnerId, ProducerId,
+    ProducerRange, StateChange, TaskKey, TaskReset, TopicConfig, Tp, Transaction,
 };
 use std::sync::Arc;
 
@@ -162,6 +162,8 @@ fn everything() -> Files {
     drop(log.commit_file(source, file).expect("it holds what is there"));
     write(&log);
     drop(log.trim(source, 2).expect("it is in a file"));
+    let reset = TaskReset { task, epoch, next: Some(1), forget: Forget::AllBut(Vec::new()) };
+    drop(log.reset_tasks(vec![reset]).expect("it is there"));
     drop(log.forget_owner(OwnerId(2)).expect("nobody works for it"));
     write(&log);
     files(&fs)

@@ -9,8 +9,8 @@ use nodata_log::frame::{FrameContext, Group, Op, Stamp};
 use nodata_log::producer::ProducerSequence;
 use nodata_log::segment::SegmentHeader;
 use nodata_log::{
-    ArchiveFile, Batch, Event, Name, Offset, Offsets, OwnerId, ProducerId, StateChange, StoredBatch, TaskKey, Topic,
-    TopicConfig, TopicId, Tp, ValueType,
+    ArchiveFile, Batch, Event, Forget, Name, Offset, Offsets, OwnerId, ProducerId, StateChange, StoredBatch, TaskKey,
+    Topic, TopicConfig, TopicId, Tp, ValueType,
 };
 use nodata_proto::events::Outgoing;
 use nodata_proto::server::publish_stream_request::Request;
@@ -96,6 +96,8 @@ fn ops() -> Vec<Op> {
         Op::TaskEpoch { task, epoch: 4 },
         Op::Advance { task, epoch: 4, next: 1000 },
         Op::State { task, change },
+        Op::TaskReset { task, epoch: 5, next: Some(70), forget: Forget::These(Vec::new()) },
+        Op::TaskReset { task, epoch: 6, next: None, forget: Forget::AllBut(vec![name("seen"), name("known")]) },
         Op::OwnerForget(OwnerId(8)),
         Op::Meta { key: "deployment/x".into(), value: Some("{}".into()), version: 3 },
         Op::Meta { key: "deployment/y".into(), value: None, version: 4 },

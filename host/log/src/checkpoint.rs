@@ -13,7 +13,7 @@ use crate::ids::{IdHash, TimedIds};
 use crate::limits::{CHECKPOINT_CACHE_BYTES, IDS_MAX};
 use crate::producer::{ProducerId, ProducerSequence};
 use crate::state::{Dirty, State};
-use crate::tables::{self, Flush};
+use crate::tables::Flush;
 use crate::task::{OwnerId, TaskKey, TaskPosition};
 use crate::topic::{Offset, Topic, TopicId, Tp};
 use bytes::Bytes;
@@ -432,12 +432,10 @@ impl Checkpoint {
                 ids.insert((topic.0, *last_us, mark.applied_lsn), value.as_slice()).map_err(redb_error)?;
             }
             let mut state = write.open_table(STATE).map_err(redb_error)?;
-            for owner in &flush.forgotten {
-                let from = tables::owner_prefix(*owner);
-                let to = tables::after_prefix(&from);
-                match &to {
-                    Some(to) => state.retain_in(from.as_slice()..to.as_slice(), |_, _| false),
-                    None => state.retain_in(from.as_slice().., |_, _| false),
+            for (from, to) in flush.forgotten.iter() {
+                match to {
+                    Some(to) => state.retain_in(from..to, |_, _| false),
+                    None => state.retain_in(from.., |_, _| false),
                 }
                 .map_err(redb_error)?;
             }

@@ -25,7 +25,7 @@ use crate::state::{Dirty, State};
 use crate::syncer::{DurableOp, Step, Syncer};
 use crate::tables::{self, Tables};
 use crate::tail::{PartitionTail, Planned, Ring, SegmentFiles};
-use crate::task::{OwnerId, TaskKey, TaskLease, TaskPosition, Transaction};
+use crate::task::{OwnerId, TaskKey, TaskLease, TaskPosition, TaskReset, Transaction};
 use crate::topic::{Name, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
@@ -449,8 +449,11 @@ impl Shared {
                         tables.apply(task, &change);
                         state_bytes = Some(tables.unflushed_bytes());
                     }
+                    Op::TaskReset { task, forget, .. } => {
+                        self.tables.write().unwrap_or_else(PoisonError::into_inner).forget(task, &forget);
+                    }
                     Op::OwnerForget(owner) => {
-                        self.tables.write().unwrap_or_else(PoisonError::into_inner).forget(owner);
+                        self.tables.write().unwrap_or_else(PoisonError::into_inner).forget_owner(owner);
                     }
                     Op::Meta { version, .. } => meta_version = Some(version),
                     Op::Producer { .. } | Op::TaskEpoch { .. } | Op::Advance { .. } => {}
@@ -674,6 +677,11 @@ impl Log for EmbeddedLog {
         durable.state.tasks.get(&task).copied().unwrap_or_default()
     }
 
+    fn reset_tasks(&self, resets: Vec<TaskReset>) -> Result<Pending<()>, LogError> {
+        let ticket = self.shared.sequencer().reset_tasks(resets)?;
+        Ok(self.shared.pending((), ticket))
+    }
+
     fn forget_owner(&self, owner: OwnerId) -> Result<Pending<()>, LogError> {
         let ticket = self.shared.sequencer().forget_owner(owner)?;
         Ok(self.shared.pending((), ticket))
@@ -684,7 +692,7 @@ impl Log for EmbeddedLog {
         let keys: Vec<Vec<u8>> = keys.iter().map(|key| [prefix.as_slice(), key].concat()).collect();
         let mut values: Vec<Option<Option<Bytes>>> = {
             let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-            keys.iter().map(|key| tables.get(task.owner, key)).collect()
+            keys.iter().map(|key| tables.get(key)).collect()
         };
         let missing: Vec<&[u8]> =
             keys.iter().zip(&values).filter(|(_, value)| value.is_none()).map(|(key, _)| key.as_slice()).collect();
@@ -707,7 +715,7 @@ impl Log for EmbeddedLog {
         // The tables are locked first: what a checkpoint takes from them while the database is read would be seen in neither.
         let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
         checkpoint
-            .state_scan(&from, |stored| tables.scan(task.owner, &prefix, scan, stored))
+            .state_scan(&from, |stored| tables.scan(&prefix, scan, stored))
             .and_then(|found| found)
             .map_err(|error| unavailable(error.to_string()))
     }

@@ -10,7 +10,7 @@ use crate::error::LogError;
 use crate::event::TimestampUs;
 use crate::ids::EventPlace;
 use crate::producer::ProducerRange;
-use crate::task::{OwnerId, TaskKey, TaskLease, TaskPosition, Transaction};
+use crate::task::{OwnerId, TaskKey, TaskLease, TaskPosition, TaskReset, Transaction};
 use crate::topic::{Name, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp};
 use bytes::Bytes;
 use std::pin::Pin;
@@ -219,6 +219,9 @@ pub trait Log: Send + Sync + 'static {
     /// Commits everything or nothing. Refused if the position is not where it is expected, or if someone took over.
     fn commit(&self, transaction: Transaction) -> Result<Pending<Appended>, LogError>;
     fn task_position(&self, task: TaskKey) -> TaskPosition;
+    /// Has tasks go on elsewhere, all of them or none. Refused if someone took one of them over meanwhile. From now on, whoever
+    /// worked for one of them cannot commit any more. This is the one way in which a position moves backwards.
+    fn reset_tasks(&self, resets: Vec<TaskReset>) -> Result<Pending<()>, LogError>;
     /// Forgets positions and state of every task of a deployment.
     fn forget_owner(&self, owner: OwnerId) -> Result<Pending<()>, LogError>;
     /// One value for each key.

@@ -13,7 +13,7 @@ use crate::batch::{BATCH_HEADER_BYTES, Batch, BatchError};
 use crate::codec::{Put, Take};
 use crate::event::TimestampUs;
 use crate::producer::{ProducerId, ProducerSequence};
-use crate::task::{OwnerId, StateChange, TaskEpoch, TaskKey};
+use crate::task::{Forget, OwnerId, StateChange, TaskEpoch, TaskKey};
 use crate::topic::{Name, Offset, Topic, TopicId, Tp};
 use bytes::Bytes;
 use thiserror::Error;
@@ -53,7 +53,12 @@ mod kind {
     pub(super) const TASK_EPOCH: u8 = 10;
     pub(super) const OWNER_FORGET: u8 = 14;
     pub(super) const META: u8 = 15;
+    pub(super) const TASK_RESET: u8 = 16;
 }
+
+// Flags of a task that is reset: it goes on at the offset of the operation; all tables are emptied but those that are named.
+const RESET_GOES_ON: u32 = 1;
+const RESET_ALL_BUT: u32 = 2;
 
 /// One change. Everything the log knows is the sum of these, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +102,13 @@ pub enum Op {
         task: TaskKey,
         change: StateChange,
     },
+    /// A task goes on at `next`, or as before its first commit, with less state. Whoever worked for it does not any more.
+    TaskReset {
+        task: TaskKey,
+        epoch: TaskEpoch,
+        next: Option<Offset>,
+        forget: Forget,
+    },
     /// The positions and the state of all tasks of a deployment are gone.
     OwnerForget(OwnerId),
     /// A metadata entry as it is from now on; `None` deletes it.
@@ -119,6 +131,7 @@ impl Op {
             Op::TaskEpoch { .. } => kind::TASK_EPOCH,
             Op::Advance { .. } => kind::ADVANCE,
             Op::State { .. } => kind::STATE,
+            Op::TaskReset { .. } => kind::TASK_RESET,
             Op::OwnerForget(_) => kind::OWNER_FORGET,
             Op::Meta { .. } => kind::META,
         }
@@ -134,6 +147,7 @@ impl Op {
             Op::TopicDelete(topic) => (topic.0, 0, 0),
             Op::TaskEpoch { task, .. } | Op::State { task, .. } => (task.source.topic.0, task.source.partition, 0),
             Op::Advance { task, next, .. } => (task.source.topic.0, task.source.partition, *next),
+            Op::TaskReset { task, next, .. } => (task.source.topic.0, task.source.partition, next.unwrap_or_default()),
             Op::Producer { .. } | Op::OwnerForget(_) | Op::Meta { .. } => (0, 0, 0),
         }
     }
@@ -163,6 +177,17 @@ impl Op {
                     out.put_bytes(key);
                     out.put_optional(value.as_deref());
                 }
+            }
+            Op::TaskReset { task, epoch, next, forget } => {
+                let (all_but, tables) = match forget {
+                    Forget::These(tables) => (0, tables),
+                    Forget::AllBut(tables) => (RESET_ALL_BUT, tables),
+                };
+                out.put_u64(task.owner.0);
+                out.put_u64(*epoch);
+                out.put_u32(all_but | if next.is_some() { RESET_GOES_ON } else { 0 });
+                out.put_u32(tables.len() as u32);
+                tables.iter().for_each(|table| out.put_bytes(table.as_str().as_bytes()));
             }
             Op::OwnerForget(owner) => out.put_u64(owner.0),
             Op::Meta { key, value, version } => {
@@ -207,6 +232,17 @@ impl Op {
                     entries.push((take.bytes()?, take.optional()?));
                 }
                 Op::State { task, change: StateChange { table, entries } }
+            }
+            kind::TASK_RESET => {
+                let (task, epoch, flags, count) = (task(take.u64()?), take.u64()?, take.u32()?, take.u32()?);
+                let mut tables = Vec::new();
+                for _ in 0..count {
+                    tables.push(Name::new(&take.text()?).ok()?);
+                }
+                let next = (flags & RESET_GOES_ON != 0).then_some(at);
+                let all_but = flags & RESET_ALL_BUT != 0;
+                let forget = if all_but { Forget::AllBut(tables) } else { Forget::These(tables) };
+                Op::TaskReset { task, epoch, next, forget }
             }
             kind::OWNER_FORGET => Op::OwnerForget(OwnerId(take.u64()?)),
             kind::META => Op::Meta { key: take.text()?, value: take.optional()?, version: take.u64()? },
@@ -479,6 +515,13 @@ mod tests {
                         (Bytes::from("c"), Some(Bytes::new())),
                     ],
                 },
+            },
+            Op::TaskReset { task: task(), epoch: 5, next: Some(70), forget: Forget::These(Vec::new()) },
+            Op::TaskReset {
+                task: task(),
+                epoch: 6,
+                next: None,
+                forget: Forget::AllBut(vec![name("seen"), name("known")]),
             },
             Op::OwnerForget(OwnerId(8)),
             Op::Meta { key: "deployment/x".into(), value: Some(Bytes::from("{}")), version: 3 },

@@ -20,6 +20,7 @@ mod tail; // where the batches are
 // What the log adds up to.
 pub mod archive; // which files hold its older events
 mod checkpoint; // in a database, so that a start is short
+mod forgotten; // keys of state tables that mean nothing any more
 mod state; // in memory
 mod tables; // what components remember
 
@@ -57,5 +58,5 @@ pub use producer::{ProducerError, ProducerId, ProducerRange};
 pub use ranges::Ranges;
 pub use recovery::RecoveryReport;
 pub use salvage::{LogFinding, MovedBack, Salvage};
-pub use task::{OwnerId, StateChange, TaskKey, TaskLease, TaskPosition, Transaction};
+pub use task::{Forget, OwnerId, StateChange, TaskKey, TaskLease, TaskPosition, TaskReset, Transaction};
 pub use topic::{Name, NameError, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp, partition_of_key};

@@ -13,7 +13,7 @@ use crate::event::TimestampUs;
 use crate::ids::{EventPlace, LeftOut};
 use crate::limits::{FRAME_BYTES_MAX, META_KEY_BYTES_MAX, META_VALUE_BYTES_MAX, WATCH_CHANGES_MAX};
 use crate::producer::{ProducerId, ProducerSequence, Producers};
-use crate::task::{OwnerId, TaskKey, TaskLease, TaskPosition, Transaction};
+use crate::task::{Forget, OwnerId, TaskKey, TaskLease, TaskPosition, TaskReset, Transaction};
 use crate::topic::{Name, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -298,6 +298,28 @@ impl Log for ModelLog {
 
     fn task_position(&self, task: TaskKey) -> TaskPosition {
         self.known().tasks.get(&task).copied().unwrap_or_default()
+    }
+
+    fn reset_tasks(&self, resets: Vec<TaskReset>) -> Result<Pending<()>, LogError> {
+        let mut known = self.known();
+        for TaskReset { task, epoch, .. } in &resets {
+            known.partition(task.source)?;
+            let current = known.tasks.get(task).copied().unwrap_or_default().epoch;
+            if *epoch != current {
+                return Err(LogError::Fenced { task: *task, epoch: *epoch, current });
+            }
+        }
+        for TaskReset { task, epoch, next, forget } in resets {
+            known.tasks.insert(task, TaskPosition { epoch: epoch + 1, next });
+            known.tables.retain(|(of, table), _| {
+                let is_forgotten = match &forget {
+                    Forget::These(tables) => tables.contains(table),
+                    Forget::AllBut(tables) => !tables.contains(table),
+                };
+                *of != task || !is_forgotten
+            });
+        }
+        Ok(done(()))
     }
 
     fn forget_owner(&self, owner: OwnerId) -> Result<Pending<()>, LogError> {

@@ -538,7 +538,8 @@ impl Replay {
                 Op::TopicPut(topic) if is_new => self.add_tails(&topic),
                 Op::TopicDelete(topic) => self.tails.retain(|tp, _| tp.topic != topic),
                 Op::State { task, change } if is_new => self.tables.apply(task, &change),
-                Op::OwnerForget(owner) if is_new => self.tables.forget(owner),
+                Op::TaskReset { task, forget, .. } if is_new => self.tables.forget(task, &forget),
+                Op::OwnerForget(owner) if is_new => self.tables.forget_owner(owner),
                 _ => {}
             }
         }

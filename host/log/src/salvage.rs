@@ -255,7 +255,8 @@ impl Salvage {
             self.findings.push(LogFinding { place: path.to_owned(), what, unknown: Vec::new() });
         }
         let is_cut = is_new && self.cut.is_some();
-        if is_cut && frame.ops.iter().any(|(op, _)| matches!(op, Op::Advance { .. } | Op::State { .. })) {
+        let is_of_task = |op: &Op| matches!(op, Op::Advance { .. } | Op::State { .. } | Op::TaskReset { .. });
+        if is_cut && frame.ops.iter().any(|(op, _)| is_of_task(op)) {
             self.damaged.insert(path.to_owned());
             self.leave_out(frame, &damaged);
             return;
@@ -279,8 +280,12 @@ impl Salvage {
                 _ if !is_new => {}
                 _ if is_cut => self.apply_behind(op),
                 Op::State { task, change } => self.tables.apply(*task, change),
+                Op::TaskReset { task, forget, .. } => {
+                    self.tables.forget(*task, forget);
+                    self.state.apply(op);
+                }
                 Op::OwnerForget(owner) => {
-                    self.tables.forget(*owner);
+                    self.tables.forget_owner(*owner);
                     self.state.apply(op);
                 }
                 op => drop(self.state.apply(op)),
@@ -305,14 +310,14 @@ impl Salvage {
                 }
             }
             Op::OwnerForget(owner) => {
-                self.tables.forget(*owner);
+                self.tables.forget_owner(*owner);
                 self.state.apply(op);
             }
             Op::Trim { tp, .. } if self.state.topics.contains_key(&tp.topic) => drop(self.state.apply(op)),
             Op::Producer { .. } | Op::Meta { .. } => drop(self.state.apply(op)),
             // Files are looked at where they are. Tasks begin again where they were before the hole.
             Op::Trim { .. } | Op::FileCommit { .. } => {}
-            Op::TaskEpoch { .. } | Op::Advance { .. } | Op::State { .. } => {}
+            Op::TaskEpoch { .. } | Op::Advance { .. } | Op::State { .. } | Op::TaskReset { .. } => {}
         }
     }
 
@@ -326,7 +331,8 @@ impl Salvage {
                 Op::Append { tp, base_offset, batch } => {
                     outputs.push((*tp, *base_offset..base_offset + batch.len() as u64));
                 }
-                Op::Advance { task, next, .. } => {
+                // What an operator said of a task afterwards has nothing to stand on; it is to be said again.
+                Op::Advance { task, next, .. } | Op::TaskReset { task, next: Some(next), .. } => {
                     if let Some(cut) = &mut self.cut {
                         cut.moved_back.insert(*task, *next);
                     }

@@ -16,7 +16,7 @@ use crate::limits::{
 };
 use crate::producer::{ProducerRange, ProducerSequence};
 use crate::state::State;
-use crate::task::{OwnerId, TaskKey, TaskLease, Transaction};
+use crate::task::{OwnerId, TaskKey, TaskLease, TaskReset, Transaction};
 use crate::topic::{Name, Offset, Topic, TopicChange, TopicConfig, TopicId, Tp};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -289,6 +289,19 @@ impl Sequencer {
         let epoch = position.epoch + 1;
         let ticket = self.push(vec![Op::TaskEpoch { task, epoch }], true, AckLevel::Durable, None)?;
         Ok((TaskLease { task, epoch, next: position.next }, ticket))
+    }
+
+    pub(crate) fn reset_tasks(&mut self, resets: Vec<TaskReset>) -> Result<Ticket, LogError> {
+        let mut ops = Vec::with_capacity(resets.len());
+        for TaskReset { task, epoch, next, forget } in resets {
+            self.state.check_partition(task.source)?;
+            let current = self.state.tasks.get(&task).copied().unwrap_or_default().epoch;
+            if epoch != current {
+                return Err(LogError::Fenced { task, epoch, current });
+            }
+            ops.push(Op::TaskReset { task, epoch: epoch + 1, next, forget });
+        }
+        self.push(ops, true, AckLevel::Durable, None)
     }
 
     pub(crate) fn forget_owner(&mut self, owner: OwnerId) -> Result<Ticket, LogError> {

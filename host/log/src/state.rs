@@ -124,6 +124,7 @@ impl State {
             | Op::TaskEpoch { .. }
             | Op::Advance { .. }
             | Op::State { .. }
+            | Op::TaskReset { .. }
             | Op::OwnerForget(_)
             | Op::Meta { .. } => None,
         }
@@ -155,6 +156,9 @@ impl State {
             Op::Advance { task, next, .. } => self.tasks.entry(*task).or_default().next = Some(*next),
             // The tables keep themselves: see `tables`.
             Op::State { .. } => {}
+            Op::TaskReset { task, epoch, next, .. } => {
+                self.tasks.insert(*task, TaskPosition { epoch: *epoch, next: *next });
+            }
             Op::OwnerForget(owner) => {
                 for task in self.tasks_of(*owner) {
                     self.tasks.remove(&task);
@@ -248,7 +252,9 @@ impl Dirty {
                 let before = state.archives.get(tp).and_then(|archive| archive.open_file());
                 self.files.extend(before.map(|before| (*tp, before.base)));
             }
-            Op::TaskEpoch { task, .. } | Op::Advance { task, .. } => drop(self.tasks.insert(*task)),
+            Op::TaskEpoch { task, .. } | Op::Advance { task, .. } | Op::TaskReset { task, .. } => {
+                self.tasks.insert(*task);
+            }
             Op::State { .. } => {}
             Op::OwnerForget(owner) => self.tasks.extend(state.tasks_of(*owner)),
             Op::Meta { key, .. } => drop(self.entries.insert(key.clone())),

@@ -3,7 +3,8 @@
 //! So a table may be far larger than memory, and its changes are as durable as the transaction that made them.
 
 use crate::engine::StateScan;
-use crate::task::{OwnerId, StateChange, TaskKey};
+use crate::forgotten::Forgotten;
+use crate::task::{Forget, OwnerId, StateChange, TaskKey};
 use crate::topic::Name;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -15,15 +16,20 @@ pub(crate) type Overlay = BTreeMap<Vec<u8>, Option<Bytes>>;
 
 /// Where a table begins. A name holds no zero byte, so no table's keys begin with another table's prefix.
 pub(crate) fn table_prefix(task: TaskKey, table: &Name) -> Vec<u8> {
-    let mut prefix = owner_prefix(task.owner);
-    prefix.extend_from_slice(&task.source.topic.0.to_be_bytes());
-    prefix.extend_from_slice(&task.source.partition.to_be_bytes());
+    let mut prefix = task_prefix(task);
     prefix.extend_from_slice(table.as_str().as_bytes());
     prefix.push(0);
     prefix
 }
 
-pub(crate) fn owner_prefix(owner: OwnerId) -> Vec<u8> {
+fn task_prefix(task: TaskKey) -> Vec<u8> {
+    let mut prefix = owner_prefix(task.owner);
+    prefix.extend_from_slice(&task.source.topic.0.to_be_bytes());
+    prefix.extend_from_slice(&task.source.partition.to_be_bytes());
+    prefix
+}
+
+fn owner_prefix(owner: OwnerId) -> Vec<u8> {
     owner.0.to_be_bytes().to_vec()
 }
 
@@ -42,16 +48,15 @@ pub(crate) struct Tables {
     current_bytes: u64,
     /// On its way into the checkpoint.
     flushing: Option<Flush>,
-    /// Deployments that are gone since the last checkpoint was begun: whatever is older than `current` is not theirs any
-    /// more.
-    forgotten: Vec<OwnerId>,
+    /// Whole tables that were emptied since the last checkpoint was begun: whatever is older than `current` is not in them any more.
+    forgotten: Forgotten,
 }
 
 /// What a checkpoint takes along.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flush {
     pub(crate) overlay: Arc<Overlay>,
-    pub(crate) forgotten: Vec<OwnerId>,
+    pub(crate) forgotten: Forgotten,
 }
 
 impl Tables {
@@ -65,10 +70,45 @@ impl Tables {
         }
     }
 
-    pub(crate) fn forget(&mut self, owner: OwnerId) {
+    /// Empties every table of a deployment.
+    pub(crate) fn forget_owner(&mut self, owner: OwnerId) {
         let prefix = owner_prefix(owner);
-        self.current.retain(|key, _| !key.starts_with(&prefix));
-        self.forgotten.push(owner);
+        let behind = after_prefix(&prefix);
+        self.forget_range(prefix, behind);
+    }
+
+    /// Empties tables of a task.
+    pub(crate) fn forget(&mut self, task: TaskKey, forget: &Forget) {
+        match forget {
+            Forget::These(tables) => {
+                for prefix in tables.iter().map(|table| table_prefix(task, table)) {
+                    let behind = after_prefix(&prefix);
+                    self.forget_range(prefix, behind);
+                }
+            }
+            Forget::AllBut(tables) => {
+                let mut kept: Vec<Vec<u8>> = tables.iter().map(|table| table_prefix(task, table)).collect();
+                kept.sort();
+                let mut from = task_prefix(task);
+                let end = after_prefix(&from);
+                for prefix in kept {
+                    let behind = after_prefix(&prefix);
+                    self.forget_range(from, Some(prefix));
+                    // A table's prefix ends with a zero, so there is always something behind it.
+                    from = behind.unwrap_or_default();
+                }
+                self.forget_range(from, end);
+            }
+        }
+    }
+
+    fn forget_range(&mut self, from: Vec<u8>, to: Option<Vec<u8>>) {
+        let is_before = |key: &Vec<u8>| to.as_ref().is_none_or(|to| key < to);
+        let gone = self.current.range(from.clone()..).map(|(key, _)| key).take_while(|key| is_before(key));
+        for key in gone.cloned().collect::<Vec<_>>() {
+            self.current.remove(&key);
+        }
+        self.forgotten.insert(from, to);
     }
 
     /// Bytes that were written since the last checkpoint.
@@ -97,9 +137,8 @@ impl Tables {
     /// The checkpoint failed: take it back, under what came since.
     pub(crate) fn undo_flush(&mut self, flush: Flush) {
         self.flushing = None;
-        let forgotten: Vec<Vec<u8>> = self.forgotten.iter().map(|owner| owner_prefix(*owner)).collect();
         for (key, value) in flush.overlay.iter() {
-            if forgotten.iter().any(|prefix| key.starts_with(prefix)) {
+            if self.forgotten.contains(key) {
                 continue;
             }
             self.current_bytes += (key.len() + value.as_ref().map_or(0, Bytes::len)) as u64;
@@ -108,28 +147,26 @@ impl Tables {
         self.forgotten.extend(flush.forgotten);
     }
 
-    /// What is on its way into the checkpoint, as far as it is still the owner's.
-    fn flushing(&self, owner: OwnerId) -> Option<&Flush> {
-        self.flushing.as_ref().filter(|_| !self.forgotten.contains(&owner))
+    /// What is on its way into the checkpoint, as far as this key, or the table with this prefix, still has it.
+    fn flushing(&self, key: &[u8]) -> Option<&Flush> {
+        self.flushing.as_ref().filter(|_| !self.forgotten.contains(key))
     }
 
-    /// Whether what the checkpoint has of an owner is not the owner's any more.
-    fn hides_stored(&self, owner: OwnerId) -> bool {
-        self.forgotten.contains(&owner)
-            || self.flushing.as_ref().is_some_and(|flushing| flushing.forgotten.contains(&owner))
+    /// Whether what the checkpoint has of this key, or of the table with this prefix, means nothing any more.
+    fn hides_stored(&self, key: &[u8]) -> bool {
+        self.forgotten.contains(key) || self.flushing.as_ref().is_some_and(|flushing| flushing.forgotten.contains(key))
     }
 
     /// `None`: the checkpoint knows. `Some(None)`: there is none.
-    pub(crate) fn get(&self, owner: OwnerId, key: &[u8]) -> Option<Option<Bytes>> {
-        let newer = self.current.get(key).or_else(|| self.flushing(owner)?.overlay.get(key));
-        newer.cloned().or_else(|| self.hides_stored(owner).then_some(None))
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Option<Bytes>> {
+        let newer = self.current.get(key).or_else(|| self.flushing(key)?.overlay.get(key));
+        newer.cloned().or_else(|| self.hides_stored(key).then_some(None))
     }
 
     /// Entries of a table, newest first where a key is in several places. `stored` are those of the checkpoint from the
     /// start of the scan on.
     pub(crate) fn scan<E>(
         &self,
-        owner: OwnerId,
         prefix: &[u8],
         scan: &StateScan,
         stored: impl Iterator<Item = Result<(Vec<u8>, Bytes), E>>,
@@ -144,10 +181,10 @@ impl Tables {
         }
         let range = (Bound::Included(start), end.clone().map_or(Bound::Unbounded, Bound::Excluded));
         let empty = Overlay::new();
-        let flushing = self.flushing(owner).map_or(&empty, |flushing| &*flushing.overlay);
+        let flushing = self.flushing(prefix).map_or(&empty, |flushing| &*flushing.overlay);
         let mut current = self.current.range(range.clone()).peekable();
         let mut flushing = flushing.range(range).peekable();
-        let mut stored = stored.take(if self.hides_stored(owner) { 0 } else { usize::MAX }).peekable();
+        let mut stored = stored.take(if self.hides_stored(prefix) { 0 } else { usize::MAX }).peekable();
         let mut found = Vec::new();
         let mut bytes = 0;
         while found.len() < scan.count_max && (bytes < scan.bytes_max || found.is_empty()) {
@@ -257,7 +294,7 @@ mod tests {
                 count_max,
                 bytes_max: usize::MAX,
             };
-            let found = tables.scan(task().owner, &prefix, &scan, stored).unwrap();
+            let found = tables.scan(&prefix, &scan, stored).unwrap();
             let expected: Vec<(Bytes, Bytes)> = model
                 .into_iter()
                 .filter(|(key, _)| *key >= start && end.is_none_or(|end| *key < end))
@@ -276,7 +313,7 @@ mod tests {
             tables.apply(task(), &change(&newest));
             let prefix = table_prefix(task(), &table());
             let read = |tables: &Tables| {
-                (0..20u8).map(|key| tables.get(task().owner, &[prefix.as_slice(), &[key]].concat())).collect::<Vec<_>>()
+                (0..20u8).map(|key| tables.get(&[prefix.as_slice(), &[key]].concat())).collect::<Vec<_>>()
             };
             let before = read(&tables);
             tables.undo_flush(flush);
@@ -297,17 +334,66 @@ mod tests {
         let other = TaskKey { owner: OwnerId(2), ..task() };
         tables.apply(task(), &change(&vec![(1, Some(1))]));
         tables.apply(other, &change(&vec![(1, Some(2))]));
-        tables.forget(OwnerId(1));
-        let get = |tables: &Tables, task: TaskKey| {
-            tables.get(task.owner, &[table_prefix(task, &table()).as_slice(), &[1]].concat())
-        };
+        tables.forget_owner(OwnerId(1));
+        let get =
+            |tables: &Tables, task: TaskKey| tables.get(&[table_prefix(task, &table()).as_slice(), &[1]].concat());
         assert_eq!(get(&tables, task()), Some(None), "whatever the checkpoint says");
         assert_eq!(get(&tables, other), Some(Some(Bytes::from_static(&[2]))));
         let flush = tables.begin_flush();
-        assert_eq!(flush.forgotten, [OwnerId(1)]);
+        assert!(
+            flush.forgotten.contains(&owner_prefix(OwnerId(1))) && !flush.forgotten.contains(&owner_prefix(OwnerId(2)))
+        );
         assert_eq!(get(&tables, task()), Some(None), "while the checkpoint is written");
         tables.apply(task(), &change(&vec![(1, Some(3))]));
         tables.undo_flush(flush);
         assert_eq!(get(&tables, task()), Some(Some(Bytes::from_static(&[3]))));
+    }
+
+    #[test]
+    fn some_tables_of_a_task_are_forgotten_and_no_others() {
+        let tasks = [1, 2].map(|owner| [0, 1].map(|partition| (owner, partition))).concat();
+        let tasks: Vec<TaskKey> = tasks
+            .into_iter()
+            .map(|(owner, partition)| TaskKey { owner: OwnerId(owner), source: Tp { topic: TopicId(1), partition } })
+            .collect();
+        let names = ["a", "ab", "abc", "b"].map(|name| Name::new(name).unwrap());
+        let filled = || {
+            let mut tables = Tables::default();
+            for (task, table) in tasks.iter().flat_map(|task| names.iter().map(|name| (*task, name.clone()))) {
+                tables.apply(task, &StateChange { table, ..change(&vec![(0, Some(1)), (255, Some(1))]) });
+            }
+            tables
+        };
+        let left = |tables: &Tables, at: TaskKey| -> String {
+            let has = |table: &&Name| {
+                let prefix = table_prefix(at, table);
+                let found = [0, 255].map(|key| tables.get(&[prefix.as_slice(), &[key]].concat()));
+                assert_eq!(found[0], found[1], "a table is emptied whole");
+                // Nothing is in the checkpoint here: what is not forgotten is where it was.
+                found[0].clone().flatten().is_some()
+            };
+            names.iter().filter(has).map(|name| format!("{name} ")).collect()
+        };
+        let some = |tables: &[&str]| tables.iter().map(|name| Name::new(name).unwrap()).collect::<Vec<_>>();
+        for (forget, expected) in [
+            (Forget::These(Vec::new()), "a ab abc b "),
+            (Forget::These(some(&["ab"])), "a abc b "),
+            (Forget::These(some(&["b", "a", "none"])), "ab abc "),
+            (Forget::AllBut(Vec::new()), ""),
+            (Forget::AllBut(some(&["ab"])), "ab "),
+            (Forget::AllBut(some(&["b", "a", "none"])), "a b "),
+        ] {
+            for is_flushing in [false, true] {
+                let mut tables = filled();
+                if is_flushing {
+                    tables.begin_flush();
+                }
+                tables.forget(tasks[1], &forget);
+                for task in &tasks {
+                    let expected = if *task == tasks[1] { expected } else { "a ab abc b " };
+                    assert_eq!(left(&tables, *task), expected, "{forget:?} {task:?} {is_flushing}");
+                }
+            }
+        }
     }
 }

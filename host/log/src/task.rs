@@ -27,6 +27,24 @@ pub struct TaskPosition {
     pub next: Option<Offset>,
 }
 
+/// A task that is to go on elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskReset {
+    pub task: TaskKey,
+    /// Of whoever took the task over to say so: it knows where the task is, and nobody moves it meanwhile.
+    pub epoch: TaskEpoch,
+    /// `None`: as before its first commit.
+    pub next: Option<Offset>,
+    pub forget: Forget,
+}
+
+/// State tables of a task that are emptied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forget {
+    These(Vec<Name>),
+    AllBut(Vec<Name>),
+}
+
 /// The right to commit for a task, until someone else takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskLease {
@@ -37,6 +55,11 @@ pub struct TaskLease {
 }
 
 impl TaskLease {
+    /// Where whoever holds it may have the task go on. The lease ends with that.
+    pub fn reset(&self, next: Option<Offset>, forget: Forget) -> TaskReset {
+        TaskReset { task: self.task, epoch: self.epoch, next, forget }
+    }
+
     /// What whoever holds it may commit.
     pub fn transaction(
         &self,

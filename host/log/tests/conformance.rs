@@ -7,9 +7,9 @@ use bytes::Bytes;
 use nodata_log::fs::simulated::{Faults, SimulatedFs};
 use nodata_log::model::ModelLog;
 use nodata_log::{
-    AckLevel, Append, Appended, Batch, Change, EmbeddedLog, Event, Expect, Log, LogError, MetadataStore, Name, Offset,
-    Options, OwnerId, ProducerError, ProducerId, ProducerRange, ReadLimits, StateChange, StateScan, SystemClock,
-    TaskKey, TaskLease, TopicChange, TopicConfig, Tp, Transaction,
+    AckLevel, Append, Appended, Batch, Change, EmbeddedLog, Event, Expect, Forget, Log, LogError, MetadataStore, Name,
+    Offset, Options, OwnerId, ProducerError, ProducerId, ProducerRange, ReadLimits, StateChange, StateScan,
+    SystemClock, TaskKey, TaskLease, TaskPosition, TopicChange, TopicConfig, Tp, Transaction,
 };
 use std::sync::Arc;
 
@@ -62,6 +62,8 @@ conformance! {
     a_transaction_from_the_wrong_place_is_refused
     a_transaction_of_an_earlier_worker_is_refused
     state_is_ordered_and_scanned_in_pages
+    a_task_that_is_reset_goes_on_elsewhere
+    tasks_are_reset_all_or_none
     a_forgotten_deployment_starts_anew
     metadata_changes_only_if_it_is_as_expected
 }
@@ -478,6 +480,64 @@ async fn state_is_ordered_and_scanned_in_pages(log: &dyn Engine) {
     assert_eq!(scan("k05", None, usize::MAX, 1), ["k05"], "at least one, however small the page");
     assert_eq!(scan("z", None, 2, usize::MAX), Vec::<String>::new());
     assert_eq!(scan("k05", Some("k01"), 2, usize::MAX), Vec::<String>::new());
+}
+
+async fn a_task_that_is_reset_goes_on_elsewhere(log: &dyn Engine) {
+    let input = topic(log, "in", 1).await;
+    let lease = begin(log, task(input)).await;
+    let other = StateChange { table: name("other"), ..table(&[("k", Some("2"))]) };
+    let state = vec![table(&[("k", Some("1"))]), other];
+    log.commit(Transaction { state, ..transaction(&lease, None, 10) }).unwrap().await.unwrap();
+    let other = |task| log.state_get(task, &name("other"), &[Bytes::from("k")]).unwrap().remove(0);
+
+    // Backwards, with everything that it remembers.
+    log.reset_tasks(vec![lease.reset(Some(4), Forget::These(Vec::new()))]).unwrap().await.unwrap();
+    assert_eq!(log.task_position(task(input)).next, Some(4));
+    assert_eq!((get(log, task(input), "k"), other(task(input))), (Some(Bytes::from("1")), Some(Bytes::from("2"))));
+    let refused = log.commit(transaction(&lease, Some(4), 11)).err().unwrap();
+    assert!(matches!(refused, LogError::Fenced { .. }), "whoever worked for it did so from elsewhere: {refused}");
+    let lease = begin(log, task(input)).await;
+    assert_eq!(lease.next, Some(4));
+    log.commit(transaction(&lease, Some(4), 5)).unwrap().await.unwrap();
+
+    // To its beginning, and with one table less.
+    log.reset_tasks(vec![lease.reset(None, Forget::AllBut(vec![name("other")]))]).unwrap().await.unwrap();
+    assert_eq!(log.task_position(task(input)).next, None);
+    assert_eq!((get(log, task(input), "k"), other(task(input))), (None, Some(Bytes::from("2"))));
+    let lease = begin(log, task(input)).await;
+    let commit = Transaction { state: vec![table(&[("k", Some("3"))])], ..transaction(&lease, None, 1) };
+    log.commit(commit).unwrap().await.unwrap();
+
+    // Forwards, and with the other one less.
+    log.reset_tasks(vec![lease.reset(Some(20), Forget::These(vec![name("other")]))]).unwrap().await.unwrap();
+    assert_eq!((get(log, task(input), "k"), other(task(input))), (Some(Bytes::from("3")), None));
+    assert_eq!(begin(log, task(input)).await.next, Some(20));
+}
+
+async fn tasks_are_reset_all_or_none(log: &dyn Engine) {
+    let input = topic(log, "in", 2).await;
+    let second = Tp { partition: 1, ..input };
+    let nowhere = Tp { partition: 2, ..input };
+    let lease = begin(log, task(input)).await;
+    let of_second = begin(log, task(second)).await;
+    log.commit(transaction(&lease, None, 10)).unwrap().await.unwrap();
+    let reset = |leases: &[TaskLease]| {
+        let of = |lease: &TaskLease| lease.reset(Some(3), Forget::These(Vec::new()));
+        log.reset_tasks(leases.iter().map(of).collect())
+    };
+    let at_nowhere = TaskLease { task: task(nowhere), ..lease };
+    assert!(matches!(reset(&[lease, at_nowhere]).err(), Some(LogError::UnknownPartition { .. })));
+    let latest = begin(log, task(second)).await;
+    assert!(matches!(reset(&[lease, of_second]).err(), Some(LogError::Fenced { .. })));
+    assert_eq!(log.task_position(task(input)), TaskPosition { epoch: lease.epoch, next: Some(10) });
+
+    let other_owner = TaskKey { owner: OwnerId(2), source: input };
+    begin(log, other_owner).await;
+    reset(&[lease, latest]).unwrap().await.unwrap();
+    assert_eq!([input, second].map(|tp| log.task_position(task(tp)).next), [Some(3), Some(3)]);
+    assert!(matches!(reset(&[lease]).err(), Some(LogError::Fenced { .. })), "each lease is good for one");
+    assert_eq!(log.task_position(other_owner), TaskPosition { epoch: 1, next: None });
+    log.reset_tasks(Vec::new()).unwrap().await.unwrap();
 }
 
 async fn a_forgotten_deployment_starts_anew(log: &dyn Engine) {

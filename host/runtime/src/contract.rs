@@ -29,18 +29,21 @@ pub(crate) const ROLES: &[Role] = &[Role::Transform, Role::Sink, Role::Source, R
 pub enum Extra {
     /// It is told of the beginning and the end of an instance.
     Lifecycle,
+    /// It says what it needs around it.
+    Ports,
     /// An aggregate that says which group an event belongs to.
     Grouper,
 }
 
 /// Every extra that this host uses.
-pub(crate) const EXTRAS: &[Extra] = &[Extra::Lifecycle, Extra::Grouper];
+pub(crate) const EXTRAS: &[Extra] = &[Extra::Lifecycle, Extra::Ports, Extra::Grouper];
 
 impl Extra {
     /// The name of its interface.
     pub fn interface(self) -> &'static str {
         match self {
             Extra::Lifecycle => "lifecycle",
+            Extra::Ports => "ports",
             Extra::Grouper => "grouper",
         }
     }
@@ -54,6 +57,7 @@ impl Extra {
     pub(crate) fn functions(self) -> &'static [&'static str] {
         match self {
             Extra::Lifecycle => &["open", "close"],
+            Extra::Ports => &["describe"],
             Extra::Grouper => &["keys"],
         }
     }
@@ -62,6 +66,7 @@ impl Extra {
     pub fn says(self) -> &'static str {
         match self {
             Extra::Lifecycle => "opens and closes",
+            Extra::Ports => "describes its ports",
             Extra::Grouper => "groups by itself",
         }
     }
@@ -69,7 +74,7 @@ impl Extra {
     /// Whether a component of this role can have it.
     pub(crate) fn is_for(self, role: Role) -> bool {
         match self {
-            Extra::Lifecycle => true,
+            Extra::Lifecycle | Extra::Ports => true,
             Extra::Grouper => role == Role::Aggregate,
         }
     }

@@ -7,6 +7,7 @@ mod digest; // the name of a component
 mod input; // what a call is given
 pub mod limits; // every bound, with its reason
 mod output; // what a call gives back
+mod ports; // what a component says that it needs
 mod secret; // a value that is for one component
 
 // The way of an upload.
@@ -48,6 +49,7 @@ pub use guest_metrics::{GuestMetrics, MetricSeries, MetricValue, MetricsSnapshot
 pub use input::{Input, InputError};
 pub use instance::{Groups, Instance, SourceStatus};
 pub use output::{Emitted, Output, Port, Rejected};
+pub use ports::{DescribedPort, Direction};
 pub use program::{InstanceSettings, Program, TrialError};
 pub use runtime::{Runtime, RuntimeOptions, StartError, inspect_component};
 pub use secret::Secret;

@@ -219,5 +219,11 @@ pub const METRIC_ATTRIBUTE_BYTES_MAX: usize = 100;
 /// Bytes of a key that a guest may ask the configuration for. There is no longer one.
 pub const CONFIG_KEY_BYTES_MAX: usize = 1024;
 
-/// Bytes of the name of a port that is repeated in an error.
+/// Bytes of the name of a port: that a component may describe, and that is repeated in an error.
 pub const PORT_BYTES_MAX: usize = 200;
+
+/// Ports that a component may describe. More refuse the deployment.
+pub const PORTS_DESCRIBED_MAX: usize = 64;
+
+/// Bytes of what a component says about one of its ports. The rest is cut off, as the contract says.
+pub const PORT_ABOUT_BYTES_MAX: usize = 1024;

@@ -10,6 +10,7 @@ use crate::guest::Guest;
 use crate::imports;
 use crate::instance::Instance;
 use crate::memory::HostMemory;
+use crate::ports::DescribedPort;
 use crate::state::StateStore;
 use nodata_log::{Clock, ErrorKind, Log, TaskKey};
 use std::collections::BTreeMap;
@@ -73,6 +74,8 @@ pub struct InstanceSettings {
 pub enum TrialError {
     #[error("does not start: {0}")]
     Start(CallError),
+    #[error("does not describe its ports: {}", .0.words())]
+    Describe(CallError),
     /// It said so, or it failed at it.
     #[error("does not open: {}", .0.words())]
     Open(CallError),
@@ -82,7 +85,7 @@ impl TrialError {
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            TrialError::Start(error) | TrialError::Open(error) => error.kind(),
+            TrialError::Start(error) | TrialError::Describe(error) | TrialError::Open(error) => error.kind(),
         }
     }
 }
@@ -140,17 +143,21 @@ impl Program {
         Ok(instance)
     }
 
-    /// Starts an instance that is thrown away, and finds out whether it opens with what this deployment says. It has no state.
-    pub async fn try_out(&self, role: Role, deployment: Arc<Deployment>) -> Result<(), TrialError> {
+    /// Starts an instance that is thrown away, and finds out what it says of its ports, and whether it opens with what this
+    /// deployment says. It has no state.
+    pub async fn try_out(
+        &self,
+        role: Role,
+        deployment: Arc<Deployment>,
+    ) -> Result<Option<Vec<DescribedPort>>, TrialError> {
         let mut instance = Instance::start(&self.inner, role, deployment, 0, None).await.map_err(TrialError::Start)?;
+        let ports = instance.ports().await.map_err(TrialError::Describe)?;
         match instance.open_up().await {
-            Ok(()) => {
-                // It has nothing to do, and it may have somebody to say goodbye to. Nobody waits for how that ends.
-                let _ = instance.let_go().await;
-                Ok(())
-            }
-            Err(error) if matches!(error.reason(), CallErrorReason::Transient(_)) => Ok(()),
-            Err(error) => Err(TrialError::Open(error)),
+            // It has nothing to do, and it may have somebody to say goodbye to. Nobody waits for how that ends.
+            Ok(()) => drop(instance.let_go().await),
+            Err(error) if matches!(error.reason(), CallErrorReason::Transient(_)) => {}
+            Err(error) => return Err(TrialError::Open(error)),
         }
+        Ok(ports)
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::api::status::{self, Refusal};
 use crate::deployment::{
-    Aggregation, DeadLetters, DeployRequest, DeployedAs, DeploymentError, DeploymentRole, DeploymentSpec,
-    DeploymentView, Deployments, ErrorPolicy, OnPoison, StartAt, TaskState, TaskView, Window,
+    Aggregation, Begin, DeadLetters, DeployRequest, DeployedAs, DeploymentError, DeploymentRole, DeploymentSpec,
+    DeploymentView, Deployments, ErrorPolicy, KeepOrForget, Moved, OnPoison, ResetRequest, StartAt, TaskState,
+    TaskView, Window,
 };
 use crate::limits::{LOG_LOOK, LOG_MESSAGES};
 use nodata_log::LogError;
@@ -33,12 +34,33 @@ impl From<DeploymentError> for Refusal {
             error => {
                 let refusal = Refusal::new(error.kind(), error.reason(), error.to_string());
                 match error {
+                    DeploymentError::ResetParts { name } => refusal.hint(format!(
+                        "delete it, `nodata deployment delete {name}`, and deploy it again with `--from`"
+                    )),
                     DeploymentError::Sessions { topic, .. } => refusal.hint(format!(
                         "if each group is in one partition, because it follows from the key, say `--keyed`; otherwise make another topic of `{topic}` whose keys are the groups, with a transform"
                     )),
                     DeploymentError::Exists { name } => refusal
                         .code(Code::AlreadyExists)
                         .hint(format!("give another name, or delete it first: `nodata deployment delete {name}`")),
+                    DeploymentError::Kept { name } => refusal.hint(format!(
+                        "go on from there: `nodata add-component --name {name} --from kept`, or forget it: `nodata deployment \
+                         delete {name}`"
+                    )),
+                    DeploymentError::NothingKept { .. } => {
+                        refusal.hint("see what is kept: `nodata deployment list --kept`")
+                    }
+                    DeploymentError::Misfit { name, .. } => refusal
+                        .hint(format!("give another name, or forget what is kept: `nodata deployment delete {name}`")),
+                    DeploymentError::NoTopic { topic } => refusal.hint(format!(
+                        "create it with `nodata topic create {topic}`, or have it made with --create-topics"
+                    )),
+                    DeploymentError::UnwiredPort { port, .. } if port.is_empty() => {
+                        refusal.hint("give its topic behind a colon: IN:OUT")
+                    }
+                    DeploymentError::UnwiredPort { port, .. } => {
+                        refusal.hint(format!("give its topic with --port {port}=TOPIC"))
+                    }
                     _ => refusal,
                 }
             }
@@ -67,6 +89,7 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         state: state(view).into(),
         lag: view.tasks.iter().map(TaskView::lag).sum(),
         on_error: Some(policy_to_wire(spec.on_error)),
+        kept_timestamp_us: spec.kept_us,
     }
 }
 
@@ -107,7 +130,9 @@ fn policy_from_wire(policy: wire::ErrorPolicy) -> Result<ErrorPolicy, Refusal> {
 
 fn state(view: &DeploymentView) -> wire::DeploymentState {
     let any = |state: TaskState| view.tasks.iter().any(|task| task.report.state == state);
-    if view.spec.paused {
+    if view.spec.is_kept() {
+        wire::DeploymentState::Kept
+    } else if view.spec.paused {
         wire::DeploymentState::Paused
     } else if any(TaskState::Failed) {
         wire::DeploymentState::Failed
@@ -193,23 +218,61 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
             return Err(Refusal::invalid("NO_ROLE", what));
         }
     };
-    let start = match request.from.and_then(|from| from.position) {
-        None | Some(Position::Latest(_)) => StartAt::Latest,
-        Some(Position::Earliest(_)) => StartAt::Earliest,
-        Some(Position::Offset(offset)) => StartAt::Offset(offset),
-        Some(Position::TimestampUs(time)) => StartAt::Time(time),
+    let begin = match (request.from.and_then(|from| from.position), request.from_kept) {
+        (Some(_), true) => {
+            let what = "the request says where to begin, and to go on where a deployment of its name was";
+            return Err(Refusal::invalid("FROM_KEPT", what));
+        }
+        (None, true) => Begin::Kept,
+        (position, false) => Begin::At(position.map_or(StartAt::Latest, start_at)),
     };
     Ok(DeployRequest {
         name: request.name,
         component: request.component,
         digest: (!request.digest.is_empty()).then_some(request.digest),
         role,
-        start,
+        begin,
         config: request.config,
         secrets: request.secrets,
         allow_http: request.allow_http,
         on_error: request.on_error.map(policy_from_wire).transpose()?.unwrap_or_default(),
+        create_topics: request.create_topics,
     })
+}
+
+fn start_at(position: Position) -> StartAt {
+    match position {
+        Position::Latest(_) => StartAt::Latest,
+        Position::Earliest(_) => StartAt::Earliest,
+        Position::Offset(offset) => StartAt::Offset(offset),
+        Position::TimestampUs(time) => StartAt::Time(time),
+    }
+}
+
+fn reset_request(request: wire::ResetDeploymentRequest) -> Result<ResetRequest, Refusal> {
+    let Some(position) = request.from.and_then(|from| from.position) else {
+        return Err(Refusal::invalid("NO_POSITION", "the request does not say where the tasks should go on"));
+    };
+    let state = match wire::OnReset::try_from(request.state) {
+        Ok(wire::OnReset::Unspecified) => None,
+        Ok(wire::OnReset::Keep) => Some(KeepOrForget::Keep),
+        Ok(wire::OnReset::Forget) => Some(KeepOrForget::Forget),
+        Err(_) => return Err(Refusal::invalid("ON_RESET", format!("state {} is not known", request.state))),
+    };
+    let partitions = request.partitions.into_iter().collect();
+    Ok(ResetRequest { name: request.name, to: start_at(position), partitions, state, dry_run: request.dry_run })
+}
+
+fn moved_to_wire(moved: Moved) -> wire::TaskReset {
+    let Moved { partition, from, to, again, passed_over, state } = moved;
+    wire::TaskReset {
+        partition,
+        old_position: from,
+        new_position: to,
+        events_again: again,
+        events_passed_over: passed_over,
+        state_forgotten: state == KeepOrForget::Forget,
+    }
 }
 
 #[tonic::async_trait]
@@ -225,7 +288,8 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
         request: Request<wire::ListDeploymentsRequest>,
     ) -> Result<Response<wire::ListDeploymentsResponse>, Status> {
         let request = request.into_inner();
-        let views = self.deployments.list().await.map_err(Refusal::from)?;
+        let listed = if request.kept { self.deployments.list_kept().await } else { self.deployments.list().await };
+        let views = listed.map_err(Refusal::from)?;
         let (page, next_page_token) =
             status::page(views, request.page_size, &request.page_token, |view| view.spec.name.clone());
         let deployments = page.iter().map(deployment_to_wire).collect();
@@ -260,11 +324,28 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
         Ok(Response::new(wire::ResumeDeploymentResponse { deployment: Some(deployment_to_wire(&view)) }))
     }
 
+    async fn reset_deployment(
+        &self,
+        request: Request<wire::ResetDeploymentRequest>,
+    ) -> Result<Response<wire::ResetDeploymentResponse>, Status> {
+        let request = reset_request(request.into_inner())?;
+        let (view, moved) = self.deployments.reset(&request).await.map_err(Refusal::from)?;
+        Ok(Response::new(wire::ResetDeploymentResponse {
+            deployment: Some(deployment_to_wire(&view)),
+            tasks: moved.into_iter().map(moved_to_wire).collect(),
+        }))
+    }
+
     async fn delete_deployment(
         &self,
         request: Request<wire::DeleteDeploymentRequest>,
     ) -> Result<Response<wire::DeleteDeploymentResponse>, Status> {
-        self.deployments.delete(&request.into_inner().name).await.map_err(Refusal::from)?;
+        let wire::DeleteDeploymentRequest { name, keep_position } = request.into_inner();
+        let deleted = match keep_position {
+            true => self.deployments.delete_and_keep(&name).await,
+            false => self.deployments.delete(&name).await,
+        };
+        deleted.map_err(Refusal::from)?;
         Ok(Response::new(wire::DeleteDeploymentResponse {}))
     }
 

@@ -49,9 +49,14 @@ pub(crate) struct AddComponentArgs {
     /// cannot process (dead-letter, skip or pause).
     #[arg(long, default_value = "retry=forever,then=dead-letter", value_name = "POLICY", value_parser = policy)]
     on_error: ErrorPolicy,
-    /// Where to begin: earliest, latest, an offset, or a time such as 2013-06-01T00:00:00Z.
-    #[arg(long, default_value = "latest", value_name = "POSITION", value_parser = position)]
-    from: Position,
+    /// Where to begin: earliest, latest, an offset, a time such as 2013-06-01T00:00:00Z, or `kept`: where a deployment of this name
+    /// was when it was deleted with --keep-position [default: latest]
+    #[arg(long, value_name = "POSITION", value_parser = from)]
+    from: Option<From>,
+    /// Make the topics that do not exist: as the component says that they should be, and otherwise with as many partitions as the
+    /// input.
+    #[arg(long)]
+    create_topics: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -127,7 +132,18 @@ fn grant(text: &str) -> Result<String, String> {
     text.parse().map(|grant: HttpGrant| grant.to_string()).map_err(|error| error.to_string())
 }
 
-fn position(text: &str) -> Result<Position, String> {
+/// Where a deployment begins.
+#[derive(Clone, Debug)]
+enum From {
+    At(Position),
+    Kept,
+}
+
+fn from(text: &str) -> Result<From, String> {
+    if text == "kept" { Ok(From::Kept) } else { position(text).map(From::At) }
+}
+
+pub(crate) fn position(text: &str) -> Result<Position, String> {
     match text {
         "earliest" => Ok(Position::Earliest(Earliest {})),
         "latest" => Ok(Position::Latest(Latest {})),
@@ -183,20 +199,31 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     let file = read(&args.file)?;
     let client = args.common.connect().await?;
     // Wrong topics are told before anything is compiled.
-    for topic in topics(&role) {
-        client.offsets(topic).await?;
+    for topic in topics(&role).into_iter().filter(|_| !args.create_topics) {
+        client.offsets(topic).await.map_err(|error| {
+            let is_missing = error.reason() == "UNKNOWN_TOPIC";
+            let error = CliError::from(error);
+            if is_missing { error.or("have it made with --create-topics") } else { error }
+        })?;
     }
     let component = upload(&client, &name, file, &args.common).await?;
+    let (from, from_kept) = match args.from {
+        None => (None, false),
+        Some(From::Kept) => (None, true),
+        Some(From::At(position)) => (Some(StartPosition { position: Some(position) }), false),
+    };
     let request = DeployRequest {
         name: name.clone(),
         component: component.name,
         digest: component.digest,
         role: Some(role),
-        from: Some(StartPosition { position: Some(args.from) }),
+        from,
+        from_kept,
         config,
         secrets,
         allow_http: args.allow_http,
         on_error: Some(args.on_error),
+        create_topics: args.create_topics,
     };
     let deployed = client.deployments().deploy(request).await?.into_inner();
     let deployment = deployed.deployment.unwrap_or_default();

@@ -1,17 +1,18 @@
 //! `nodata deployment`
 
-use crate::cli::add_component::policy_text;
+use crate::cli::add_component::{policy_text, position};
 use crate::cli::component::short;
 use crate::cli::out::{bytes, count, table, time};
 use crate::cli::{CliError, Common};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use nodata_client::proto::aggregate::Window;
 use nodata_client::proto::deployment::Role;
 use nodata_client::proto::metric::Value as MetricValue;
+use nodata_client::proto::start_position::Position;
 use nodata_client::proto::{
     DeleteDeploymentRequest, Deployment, DeploymentState, DescribeDeploymentRequest, DescribeDeploymentResponse,
-    ListDeploymentsRequest, LogLine, LogStream, Metric, PauseDeploymentRequest, ResumeDeploymentRequest,
-    TailLogsRequest, Task, TaskState,
+    ListDeploymentsRequest, LogLine, LogStream, Metric, OnReset, PauseDeploymentRequest, ResetDeploymentRequest,
+    ResetDeploymentResponse, ResumeDeploymentRequest, StartPosition, TailLogsRequest, Task, TaskReset, TaskState,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -21,6 +22,9 @@ use std::io::{self, Write as _};
 pub(crate) enum DeploymentCommand {
     /// List deployments.
     List {
+        /// List what is kept of deployments that were deleted with --keep-position.
+        #[arg(long)]
+        kept: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -42,9 +46,35 @@ pub(crate) enum DeploymentCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Go on elsewhere: process events again, or pass over some.
+    ///
+    /// What was written to topics stays, and nothing of a call that began before is added. Says what becomes of each partition.
+    Reset {
+        name: String,
+        /// Where to go on: earliest, latest, an offset, or a time such as 2013-06-01T00:00:00Z. A source can only begin at its
+        /// beginning: earliest.
+        #[arg(long, value_name = "POSITION", value_parser = position)]
+        from: Position,
+        /// Only this partition. Can be given several times.
+        #[arg(long = "partition", value_name = "P")]
+        partitions: Vec<u32>,
+        /// What becomes of what was remembered [default: an aggregate forgets it for partitions that go back, all else is kept]
+        #[arg(long, value_name = "STATE")]
+        state: Option<StateArg>,
+        /// Only say what would be.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Stop all tasks and forget positions and state. What was written to topics stays.
+    ///
+    /// With the name of a deployment that was deleted with --keep-position, what is kept of it is forgotten.
     Delete {
         name: String,
+        /// Keep positions and state, for a deployment of this name with `--from kept`.
+        #[arg(long)]
+        keep_position: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -62,12 +92,20 @@ pub(crate) enum DeploymentCommand {
     },
 }
 
+/// What becomes of state.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum StateArg {
+    Keep,
+    Forget,
+}
+
 pub(crate) async fn run(command: DeploymentCommand) -> Result<(), CliError> {
     let common = match &command {
-        DeploymentCommand::List { common }
+        DeploymentCommand::List { common, .. }
         | DeploymentCommand::Describe { common, .. }
         | DeploymentCommand::Pause { common, .. }
         | DeploymentCommand::Resume { common, .. }
+        | DeploymentCommand::Reset { common, .. }
         | DeploymentCommand::Delete { common, .. }
         | DeploymentCommand::Logs { common, .. } => common.clone(),
     };
@@ -82,9 +120,9 @@ async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliEr
         out.show(&to_json(&deployment), || vec![format!("{what} {}", deployment.name)])
     };
     match command {
-        DeploymentCommand::List { .. } => {
+        DeploymentCommand::List { kept, .. } => {
             let mut found = Vec::new();
-            let mut request = ListDeploymentsRequest { page_size: 1000, ..Default::default() };
+            let mut request = ListDeploymentsRequest { page_size: 1000, kept, ..Default::default() };
             loop {
                 let page = deployments.list_deployments(request.clone()).await?.into_inner();
                 found.extend(page.deployments);
@@ -97,13 +135,14 @@ async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliEr
                 let row = |deployment: &Deployment| {
                     vec![
                         deployment.name.clone(),
-                        state(deployment.state()).to_owned(),
+                        deployment.kept_timestamp_us.map_or_else(|| state(deployment.state()).to_owned(), time),
                         count(deployment.lag),
                         wiring(deployment),
                         format!("{} ({})", deployment.component, short(&deployment.digest)),
                     ]
                 };
-                table(&["NAME", "STATE", "LAG", "TOPICS", "COMPONENT"], &found.iter().map(row).collect::<Vec<_>>())
+                let second = if kept { "KEPT SINCE" } else { "STATE" };
+                table(&["NAME", second, "LAG", "TOPICS", "COMPONENT"], &found.iter().map(row).collect::<Vec<_>>())
             })
         }
         DeploymentCommand::Describe { name, .. } => {
@@ -121,9 +160,32 @@ async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliEr
             let resumed = deployments.resume_deployment(ResumeDeploymentRequest { name }).await?;
             said(resumed.into_inner().deployment, "resumed")
         }
-        DeploymentCommand::Delete { name, .. } => {
-            deployments.delete_deployment(DeleteDeploymentRequest { name: name.clone() }).await?;
-            out.show(&json!({ "deleted": name }), || vec![format!("deleted deployment {name}")])
+        DeploymentCommand::Reset { name, from, partitions, state, dry_run, .. } => {
+            let state = match state {
+                None => OnReset::Unspecified,
+                Some(StateArg::Keep) => OnReset::Keep,
+                Some(StateArg::Forget) => OnReset::Forget,
+            };
+            let from = Some(StartPosition { position: Some(from) });
+            let request = ResetDeploymentRequest { name, from, partitions, state: state.into(), dry_run };
+            let reset = deployments.reset_deployment(request).await?.into_inner();
+            let mut json = to_json(&reset.deployment.clone().unwrap_or_default());
+            json["dry_run"] = dry_run.into();
+            json["reset"] = reset.tasks.iter().map(reset_to_json).collect();
+            out.show(&json, || said_of_reset(&reset, dry_run))
+        }
+        DeploymentCommand::Delete { name, keep_position, .. } => {
+            let request = DeleteDeploymentRequest { name: name.clone(), keep_position };
+            deployments.delete_deployment(request).await?;
+            out.show(&json!({ "deleted": name, "kept": keep_position }), || {
+                let mut lines = vec![format!("deleted deployment {name}")];
+                if keep_position {
+                    lines.push(format!(
+                        "its positions and state are kept; go on from there: nodata add-component --name {name} --from kept"
+                    ));
+                }
+                lines
+            })
         }
         DeploymentCommand::Logs { name, tail, follow, .. } => {
             let request = TailLogsRequest { name, lines_max: tail.unwrap_or_default(), follow };
@@ -154,6 +216,7 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         format!("on error   {}", policy_text(&deployment.on_error.unwrap_or_default())),
         format!("created    {}", time(deployment.created_timestamp_us)),
     ];
+    lines.extend(deployment.kept_timestamp_us.map(|kept_us| format!("deleted    {}", time(kept_us))));
     lines.extend(deployment.config.iter().map(|(key, value)| format!("config     {key} = {value}")));
     lines.extend(deployment.secrets.iter().map(|(inside, name)| match inside == name {
         true => format!("secret     {name}"),
@@ -197,6 +260,27 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
     lines
 }
 
+fn said_of_reset(reset: &ResetDeploymentResponse, dry_run: bool) -> Vec<String> {
+    let deployment = reset.deployment.clone().unwrap_or_default();
+    let mut lines = vec![match dry_run {
+        true => format!("{} is as it was; this is what a reset would do", deployment.name),
+        false => format!("reset {}", deployment.name),
+    }];
+    let is_source = matches!(deployment.role, Some(Role::Source(_)));
+    let row = |task: &TaskReset| {
+        let state = if task.state_forgotten { "forgotten" } else { "kept" };
+        let moved = [task.old_position, task.new_position, task.events_again, task.events_passed_over].map(count);
+        let state = if is_source { format!("{state}, without its checkpoint") } else { state.to_owned() };
+        std::iter::once(task.partition.to_string()).chain(moved).chain([state]).collect()
+    };
+    let head = ["PARTITION", "OLD POSITION", "NEW POSITION", "AGAIN", "PASSED OVER", "STATE"];
+    lines.extend(table(&head, &reset.tasks.iter().map(row).collect::<Vec<_>>()));
+    if deployment.state() == DeploymentState::Paused && !dry_run {
+        lines.push(format!("it is paused; go on there with `nodata deployment resume {}`", deployment.name));
+    }
+    lines
+}
+
 fn wiring(deployment: &Deployment) -> String {
     let ports = |outputs: &BTreeMap<String, String>| {
         let port =
@@ -222,6 +306,7 @@ fn state(state: DeploymentState) -> &'static str {
         DeploymentState::Failed => "failed",
         DeploymentState::Retrying => "retrying",
         DeploymentState::Finished => "finished",
+        DeploymentState::Kept => "kept",
     }
 }
 
@@ -282,7 +367,7 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         Some(Role::Source(source)) => ("source", json!({ "outputs": source.outputs })),
         None => ("role", Value::Null),
     };
-    json!({
+    let mut json = json!({
         "name": deployment.name,
         "state": state(deployment.state()),
         "lag": deployment.lag,
@@ -294,6 +379,21 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         "allow_http": deployment.allow_http,
         "on_error": policy_text(&deployment.on_error.unwrap_or_default()),
         "created": time(deployment.created_timestamp_us),
+    });
+    if let Some(kept_us) = deployment.kept_timestamp_us {
+        json["kept"] = time(kept_us).into();
+    }
+    json
+}
+
+fn reset_to_json(task: &TaskReset) -> Value {
+    json!({
+        "partition": task.partition,
+        "old_position": task.old_position,
+        "new_position": task.new_position,
+        "events_again": task.events_again,
+        "events_passed_over": task.events_passed_over,
+        "state_forgotten": task.state_forgotten,
     })
 }
 

@@ -55,6 +55,12 @@ impl CliError {
         self
     }
 
+    /// The same, with something else that can be done about it.
+    pub(crate) fn or(mut self, other: &str) -> Self {
+        self.hint = Some(self.hint.map_or_else(|| other.to_owned(), |hint| format!("{hint}, or {other}")));
+        self
+    }
+
     /// The same with more words in front.
     pub(crate) fn context(mut self, context: impl std::fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);

@@ -4,10 +4,11 @@
 use crate::deployment::aggregate::Aggregation;
 use crate::deployment::parts::PartsTopic;
 use crate::deployment::spec::{
-    DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, failure_prefix, spec_key,
+    DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, spec_key,
 };
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
 use crate::deployment::windows::Window;
+use crate::deployment::wiring::{check_ports, start_of_new};
 use crate::limits::{CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX, SECRETS_GRANTED_MAX};
 use crate::registry::{ComponentEntry, Registry, RegistryError};
 use crate::secrets::{SecretError, Secrets};
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// Why a request about a deployment was refused.
 #[derive(Debug, Error)]
@@ -29,13 +31,31 @@ pub enum DeploymentError {
     #[error("deployment `{name}` does not exist")]
     Unknown { name: String },
     #[error("deployment `{name}` exists already")]
-    Exists { name: Name },
+    Exists { name: String },
+    #[error("deployment `{name}` was deleted, and its positions and state are kept")]
+    Kept { name: String },
+    #[error("nothing is kept of a deployment `{name}`")]
+    NothingKept { name: String },
+    #[error("what is kept of deployment `{name}` does not fit: {what}")]
+    Misfit { name: String, what: String },
+    #[error("deployment `{name}` has {count} task{}, there is none for partition {partition}", if *count == 1 { "" } else { "s" })]
+    NoTask { name: String, partition: u32, count: usize },
+    #[error("deployment `{name}` is a source, which can only begin at its beginning: give `earliest`")]
+    SourcePosition { name: String },
     #[error("deployment `{name}` is being deleted")]
     Deleting { name: String },
     #[error("component `{component}` is no {role}; it is {}", if roles.is_empty() { "nothing that can be deployed".to_owned() } else { roles.join(", ") })]
     Role { component: String, role: &'static str, roles: Vec<String> },
     #[error("component `{component}` {error}")]
     Trial { component: String, error: TrialError },
+    #[error("topic `{topic}` does not exist")]
+    NoTopic { topic: Name },
+    #[error("component `{component}` needs a topic behind port \"{port}\"; its ports are: {ports}")]
+    UnwiredPort { component: String, port: String, ports: String },
+    #[error("component `{component}` has no port \"{port}\"; its ports are: {ports}")]
+    UnknownPort { component: String, port: String, ports: String },
+    #[error("port \"{port}\" of component `{component}` asks for a topic that there cannot be: {what}")]
+    PortTopic { component: String, port: String, what: String },
     #[error("deployment `{name}` is replaying its dead letters")]
     Replaying { name: String },
     #[error("dead letter {at} does not fit topic `{topic}`: {what}; those before it were replayed")]
@@ -53,6 +73,10 @@ pub enum DeploymentError {
          topic `{topic}`"
     )]
     Sessions { topic: Name, partitions: u32 },
+    #[error(
+        "deployment `{name}` puts groups together from several partitions, and cannot go on elsewhere in some of them"
+    )]
+    ResetParts { name: String },
     #[error("a source writes to a topic, and none was given")]
     NoOutput,
     #[error(transparent)]
@@ -81,14 +105,24 @@ impl DeploymentError {
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            DeploymentError::Unknown { .. } => ErrorKind::NotFound,
-            DeploymentError::Exists { .. } | DeploymentError::Deleting { .. } | DeploymentError::Replaying { .. } => {
-                ErrorKind::Conflict
-            }
+            DeploymentError::Unknown { .. }
+            | DeploymentError::NothingKept { .. }
+            | DeploymentError::NoTask { .. }
+            | DeploymentError::NoTopic { .. } => ErrorKind::NotFound,
+            DeploymentError::Exists { .. }
+            | DeploymentError::Kept { .. }
+            | DeploymentError::Deleting { .. }
+            | DeploymentError::Replaying { .. } => ErrorKind::Conflict,
             DeploymentError::Role { .. }
+            | DeploymentError::Misfit { .. }
+            | DeploymentError::SourcePosition { .. }
             | DeploymentError::TooMuch { .. }
             | DeploymentError::NoOutput
             | DeploymentError::Sessions { .. }
+            | DeploymentError::ResetParts { .. }
+            | DeploymentError::UnwiredPort { .. }
+            | DeploymentError::UnknownPort { .. }
+            | DeploymentError::PortTopic { .. }
             | DeploymentError::HttpGrant(_)
             | DeploymentError::Window { .. }
             | DeploymentError::NotAnAggregate { .. }
@@ -108,17 +142,27 @@ impl DeploymentError {
         match self {
             DeploymentError::Unknown { .. } => "UNKNOWN_DEPLOYMENT",
             DeploymentError::Exists { .. } => "DEPLOYMENT_EXISTS",
+            DeploymentError::Kept { .. } => "KEPT",
+            DeploymentError::NothingKept { .. } => "NOTHING_KEPT",
+            DeploymentError::Misfit { .. } => "MISFIT",
+            DeploymentError::NoTask { .. } => "NO_TASK",
+            DeploymentError::SourcePosition { .. } => "SOURCE_POSITION",
             DeploymentError::Deleting { .. } => "DELETING",
             DeploymentError::Replaying { .. } => "REPLAYING",
             DeploymentError::Letter { .. } => "DEAD_LETTER",
             DeploymentError::Role { .. } => "ROLE",
             DeploymentError::Trial { .. } => "TRIAL",
+            DeploymentError::NoTopic { .. } => "UNKNOWN_TOPIC",
+            DeploymentError::UnwiredPort { .. } => "UNWIRED_PORT",
+            DeploymentError::UnknownPort { .. } => "UNKNOWN_PORT",
+            DeploymentError::PortTopic { .. } => "TOPIC_CONFIG",
             DeploymentError::TooMuch { .. } => "TOO_MUCH",
             DeploymentError::Window { .. } => "WINDOW",
             DeploymentError::NotAnAggregate { .. } => "NO_AGGREGATE",
             DeploymentError::Render { .. } => "RENDER",
             DeploymentError::NoOutput => "NO_OUTPUT",
             DeploymentError::Sessions { .. } => "SESSIONS",
+            DeploymentError::ResetParts { .. } => "RESET_PARTS",
             DeploymentError::HttpGrant(_) => "HTTP_GRANT",
             DeploymentError::Loop { .. } => "LOOP",
             DeploymentError::Start { .. } => "OUT_OF_RANGE",
@@ -130,6 +174,14 @@ impl DeploymentError {
 }
 
 /// Where a new deployment begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    At(StartAt),
+    /// Where one of its name was when it was deleted, with the state of that one.
+    Kept,
+}
+
+/// A place in each partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartAt {
     Earliest,
@@ -160,13 +212,15 @@ pub struct DeployRequest {
     /// `None`: the latest upload.
     pub digest: Option<String>,
     pub role: DeployedAs,
-    pub start: StartAt,
+    pub begin: Begin,
     pub config: BTreeMap<String, String>,
     /// Secrets that it may read: what its component calls them, and their names here.
     pub secrets: BTreeMap<String, String>,
     /// HTTP requests that it may send, each as [`HttpGrant`] is written.
     pub allow_http: Vec<String>,
     pub on_error: ErrorPolicy,
+    /// Topics that do not exist are made, as the component says that they should be.
+    pub create_topics: bool,
 }
 
 /// A deployment, as it is and as it does.
@@ -214,8 +268,12 @@ pub struct Deployments {
     live: Arc<Mutex<BTreeMap<String, Live>>>,
     /// Moves whenever a task begins or ends, or a deployment is gone.
     moved: watch::Sender<u64>,
+    /// How far the supervisor has made true what was asked for, as a version of the entries.
+    seen: watch::Sender<u64>,
     /// Dead letters are replayed by one at a time.
     pub(crate) replaying: Arc<tokio::sync::Mutex<()>>,
+    /// Tasks are reset by one at a time: two would take them over from each other.
+    pub(crate) resetting: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A deployment that the supervisor knows.
@@ -223,13 +281,15 @@ pub(crate) struct Live {
     pub(crate) owner: u64,
     pub(crate) guest_log: Arc<GuestLog>,
     pub(crate) metrics: Arc<GuestMetrics>,
-    pub(crate) http: Option<HttpClient>,
+    /// What sends its requests, and what that was granted.
+    pub(crate) http: (Vec<String>, Option<HttpClient>),
     pub(crate) replay: watch::Sender<Option<Replay>>,
     pub(crate) tasks: BTreeMap<u32, LiveTask>,
 }
 
 pub(crate) struct LiveTask {
     pub(crate) status: Arc<TaskStatus>,
+    pub(crate) stop: CancellationToken,
     pub(crate) is_running: bool,
 }
 
@@ -260,6 +320,11 @@ fn http_grants(texts: &[String]) -> Result<Vec<String>, HttpGrantError> {
     texts.iter().map(|text| text.parse().map(|grant: HttpGrant| grant.to_string())).collect()
 }
 
+/// Whether a group may be in any of several partitions, and has results when its windows close.
+fn groups_in_several(spec: &DeploymentSpec, input: &Topic, program: &Program) -> bool {
+    input.config.partitions > 1 && groups_by_itself(spec, program)
+}
+
 /// Whether a group may be in any partition, and has results when its windows close.
 fn groups_by_itself(spec: &DeploymentSpec, program: &Program) -> bool {
     spec.aggregation.is_some_and(|how| how.window != Window::None && !how.keyed) && program.has(Extra::Grouper)
@@ -267,7 +332,14 @@ fn groups_by_itself(spec: &DeploymentSpec, program: &Program) -> bool {
 
 impl Deployments {
     pub(crate) fn new(parts: DeploymentsParts) -> Self {
-        Self { parts, live: Arc::default(), moved: watch::Sender::new(0), replaying: Arc::default() }
+        Self {
+            parts,
+            live: Arc::default(),
+            moved: watch::Sender::new(0),
+            seen: watch::Sender::new(0),
+            replaying: Arc::default(),
+            resetting: Arc::default(),
+        }
     }
 
     pub(crate) fn live(&self) -> MutexGuard<'_, BTreeMap<String, Live>> {
@@ -278,9 +350,25 @@ impl Deployments {
         self.moved.send_modify(|count| *count += 1);
     }
 
+    /// The supervisor has made true what was written up to this version.
+    pub(crate) fn has_seen(&self, version: u64) {
+        self.seen.send_replace(version);
+    }
+
     /// Makes a deployment. Where it begins is decided here.
     pub async fn deploy(&self, request: DeployRequest) -> Result<DeploymentView, DeploymentError> {
-        let DeployRequest { name, component, digest, role, start, config, secrets, allow_http, on_error } = request;
+        let DeployRequest {
+            name,
+            component,
+            digest,
+            role,
+            begin,
+            config,
+            secrets,
+            allow_http,
+            on_error,
+            create_topics,
+        } = request;
         let aggregation = match &role {
             DeployedAs::Aggregate { how, .. } => Some(check_aggregation(*how)?),
             _ => None,
@@ -310,21 +398,14 @@ impl Deployments {
         for secret in secrets.values() {
             self.parts.secrets.check(&Name::new(secret)?)?;
         }
-        let topic = self.parts.log.topic(&Name::new(&input)?)?;
-        for (port, output) in &outputs {
-            let output = self.parts.log.topic(&Name::new(output)?)?;
-            if output.id == topic.id && role != DeploymentRole::Source {
-                return Err(DeploymentError::Loop { topic: input, port: port.clone() });
-            }
-        }
+        let topic = self.wired(role, &input, &outputs, create_topics)?;
         let component = self.parts.registry.find(&Name::new(&component)?, digest.as_deref()).await?;
         let ComponentEntry { name: component, digest, roles, .. } = component;
         let world = role.of_component().world();
         if !roles.iter().any(|role| role == world) {
             return Err(DeploymentError::Role { component, role: world, roles });
         }
-        let start = if role == DeploymentRole::Source { Vec::new() } else { self.start(&topic, start).await? };
-        let spec = DeploymentSpec {
+        let mut spec = DeploymentSpec {
             name: name.to_string(),
             owner: (self.parts.chance)(),
             component,
@@ -332,9 +413,9 @@ impl Deployments {
             role,
             aggregation,
             parts: None,
-            start,
+            start: Vec::new(),
             input,
-            input_id: topic.id.0,
+            input_id: topic.as_ref().map_or(0, |topic| topic.id.0),
             outputs,
             config,
             secrets,
@@ -343,33 +424,63 @@ impl Deployments {
             created_us: self.parts.clock.now_us(),
             paused: false,
             replay: None,
+            kept_us: None,
             deleting: false,
         };
+        let kept = self.kept(&spec.name).await?;
         let program = self.load(&spec).await?;
-        self.try_out(&program, &spec).await?;
-        if self.parts.meta.meta_get(&spec.key()).await?.is_some() {
-            return Err(DeploymentError::Exists { name });
+        let ports = self.try_out(&program, &spec).await?;
+        if let Some(ports) = &ports {
+            check_ports(&spec, ports)?;
         }
-        let spec = self.with_parts(spec, &topic, &program).await?;
-        match self.parts.meta.meta_put(&spec.key(), Expect::Absent, Some(spec.to_bytes()?)) {
+        match (&kept, begin) {
+            (None, Begin::At(start)) => {
+                spec.start = match &topic {
+                    _ if role == DeploymentRole::Source => Vec::new(),
+                    Some(topic) => self.start(topic, start).await?,
+                    None => start_of_new(&spec.input, start)?,
+                }
+            }
+            (Some(_), Begin::Kept) => {}
+            (None, Begin::Kept) => return Err(DeploymentError::NothingKept { name: spec.name }),
+            (Some(_), Begin::At(_)) => return Err(DeploymentError::Kept { name: spec.name }),
+        }
+        // Nothing is left behind by what was refused until here, and what is left is not refused.
+        if create_topics {
+            self.make_topics(&spec, ports.as_deref()).await?;
+        }
+        let topic = self.parts.log.topic(&Name::new(&spec.input)?)?;
+        spec.input_id = topic.id.0;
+        let expect = match kept {
+            Some((kept, version)) => {
+                let groups_in_several = groups_in_several(&spec, &topic, &program);
+                self.take_over(&mut spec, &kept, version, groups_in_several).await?;
+                Expect::Version(version)
+            }
+            None => {
+                spec.parts = self.parts_topic(&spec, &topic, &program).await?;
+                Expect::Absent
+            }
+        };
+        match self.parts.meta.meta_put(&spec.key(), expect, Some(spec.to_bytes()?)) {
             Ok(put) => put.await?,
-            Err(LogError::MetaConflict { .. }) => return Err(DeploymentError::Exists { name }),
+            Err(LogError::MetaConflict { .. }) => return Err(DeploymentError::Exists { name: spec.name }),
             Err(error) => return Err(error.into()),
         };
         self.view(Arc::new(spec)).await
     }
 
     /// Makes the topic for parts of groups, if groups are in several partitions and have results.
-    async fn with_parts(
+    async fn parts_topic(
         &self,
-        mut spec: DeploymentSpec,
+        spec: &DeploymentSpec,
         input: &Topic,
         program: &Program,
-    ) -> Result<DeploymentSpec, DeploymentError> {
-        let partitions = input.config.partitions;
-        if partitions == 1 || !groups_by_itself(&spec, program) {
-            return Ok(spec);
+    ) -> Result<Option<PartsTopic>, DeploymentError> {
+        if !groups_in_several(spec, input, program) {
+            return Ok(None);
         }
+        let partitions = input.config.partitions;
         if spec.aggregation.is_some_and(|how| matches!(how.window, Window::Session { .. })) {
             return Err(DeploymentError::Sessions { topic: input.name.clone(), partitions });
         }
@@ -388,8 +499,7 @@ impl Deployments {
             }
             Err(error) => return Err(error.into()),
         };
-        spec.parts = Some(PartsTopic { topic: topic.id.0, partitions: topic.config.partitions });
-        Ok(spec)
+        Ok(Some(PartsTopic { topic: topic.id.0, partitions: topic.config.partitions }))
     }
 
     /// The deployments that rely on this topic having one partition: their groups would be in several.
@@ -405,19 +515,24 @@ impl Deployments {
     async fn start(&self, topic: &Topic, start: StartAt) -> Result<Vec<Offset>, DeploymentError> {
         let mut offsets = Vec::new();
         for tp in topic.partitions() {
-            let Bounds { earliest, end } = self.parts.log.bounds(tp)?;
-            offsets.push(match start {
-                StartAt::Earliest => earliest,
-                StartAt::Latest => end,
-                StartAt::Time(time) => self.parts.log.offset_at(tp, time).await?,
-                StartAt::Offset(offset) if (earliest..=end).contains(&offset) => offset,
-                StartAt::Offset(offset) => {
-                    let (topic, partition) = (topic.name.clone(), tp.partition);
-                    return Err(DeploymentError::Start { topic, partition, offset, earliest, end });
-                }
-            });
+            offsets.push(self.offset_of(&topic.name, tp, start).await?);
         }
         Ok(offsets)
+    }
+
+    /// A place in a partition, as an offset.
+    pub(crate) async fn offset_of(&self, topic: &Name, tp: Tp, place: StartAt) -> Result<Offset, DeploymentError> {
+        let Bounds { earliest, end } = self.parts.log.bounds(tp)?;
+        Ok(match place {
+            StartAt::Earliest => earliest,
+            StartAt::Latest => end,
+            StartAt::Time(time) => self.parts.log.offset_at(tp, time).await?,
+            StartAt::Offset(offset) if (earliest..=end).contains(&offset) => offset,
+            StartAt::Offset(offset) => {
+                let (topic, partition) = (topic.clone(), tp.partition);
+                return Err(DeploymentError::Start { topic, partition, offset, earliest, end });
+            }
+        })
     }
 
     /// Every deployment, by name.
@@ -429,47 +544,56 @@ impl Deployments {
         Ok(views)
     }
 
-    /// One deployment.
+    /// One deployment, or what is kept of one.
     pub async fn describe(&self, name: &str) -> Result<DeploymentView, DeploymentError> {
-        let (spec, _) = self.spec(name).await?;
-        self.view(Arc::new(spec)).await
+        match self.entry(name).await? {
+            Some((spec, _)) => self.view(Arc::new(spec)).await,
+            None => Err(DeploymentError::Unknown { name: name.to_owned() }),
+        }
     }
 
     /// Pauses a deployment, and waits until none of its tasks works any more.
     pub async fn pause(&self, name: &str) -> Result<DeploymentView, DeploymentError> {
-        let spec = self.change(name, |spec| spec.paused = true).await?;
-        self.wait_until(|live| live.get(name).is_none_or(|live| live.tasks.values().all(|task| !task.is_running)))
-            .await;
+        let (spec, version) = self.change(name, |spec| spec.paused = true).await?;
+        self.wait_until_idle(name, version).await;
         self.view(Arc::new(spec)).await
     }
 
     /// Lets a deployment go on, and tasks that failed try again.
     pub async fn resume(&self, name: &str) -> Result<DeploymentView, DeploymentError> {
-        let spec = self.change(name, |spec| spec.paused = false).await?;
-        for (key, _) in self.parts.meta.meta_list(&failure_prefix(name)).await? {
-            self.parts.meta.meta_put(&key, Expect::Any, None)?.await?;
-        }
+        let (spec, _) = self.change(name, |spec| spec.paused = false).await?;
+        self.forget_failures(name).await?;
         self.view(Arc::new(spec)).await
     }
 
-    /// Deletes a deployment, and waits until its tasks have ended and its positions and state are forgotten.
+    /// Deletes a deployment, or what is kept of one, and waits until its tasks have ended and its positions and state are forgotten.
     pub async fn delete(&self, name: &str) -> Result<(), DeploymentError> {
         let mut version = self.parts.meta.meta_version();
-        match self.change(name, |spec| spec.deleting = true).await {
+        match self.change_entry(name, |spec| spec.deleting = true).await {
             Ok(_) | Err(DeploymentError::Deleting { .. }) => {}
             Err(error) => return Err(error),
         }
         loop {
             version.mark_unchanged();
-            match self.spec(name).await {
-                Err(DeploymentError::Unknown { .. }) => return Ok(()),
-                Err(error) => return Err(error),
-                Ok(_) => {}
+            if self.entry(name).await?.is_none() {
+                return Ok(());
             }
             if version.changed().await.is_err() {
                 return Err(LogError::Stopping.into());
             }
         }
+    }
+
+    /// Deletes a deployment but for its positions and state, and waits until its tasks have ended.
+    pub async fn delete_and_keep(&self, name: &str) -> Result<(), DeploymentError> {
+        let now_us = self.parts.clock.now_us();
+        let keep = |spec: &mut DeploymentSpec| {
+            spec.kept_us.get_or_insert(now_us);
+            (spec.paused, spec.replay) = (false, None);
+        };
+        let (_, version) = self.change_entry(name, keep).await?;
+        self.wait_until_idle(name, version).await;
+        Ok(())
     }
 
     /// What the components of a deployment printed.
@@ -490,9 +614,22 @@ impl Deployments {
         }
     }
 
-    pub(crate) async fn specs(&self) -> Result<Vec<Arc<DeploymentSpec>>, LogError> {
+    /// Waits until the supervisor knows what was written with this version, and none of the tasks works any more.
+    pub(crate) async fn wait_until_idle(&self, name: &str, version: u64) {
+        // This keeps the sender, so the wait does not fail.
+        let _ = self.seen.subscribe().wait_for(|seen| *seen >= version).await;
+        self.wait_until(|live| live.get(name).is_none_or(|live| live.tasks.values().all(|task| !task.is_running)))
+            .await;
+    }
+
+    /// Everything there is an entry for: deployments, and what is kept of some that were deleted.
+    pub(crate) async fn entries(&self) -> Result<Vec<Arc<DeploymentSpec>>, LogError> {
         let listed = self.parts.meta.meta_list(SPECS).await?;
         listed.iter().map(|(key, entry)| DeploymentSpec::read(key, entry).map(Arc::new)).collect()
+    }
+
+    pub(crate) async fn specs(&self) -> Result<Vec<Arc<DeploymentSpec>>, LogError> {
+        Ok(self.entries().await?.into_iter().filter(|spec| !spec.is_kept()).collect())
     }
 
     pub(crate) async fn failures(&self) -> Result<BTreeMap<(String, u32), TaskFailure>, LogError> {
@@ -506,36 +643,60 @@ impl Deployments {
         Ok(failures)
     }
 
-    pub(crate) async fn spec(&self, name: &str) -> Result<(DeploymentSpec, u64), DeploymentError> {
+    /// Whether a failure is one of whoever worked for the task last.
+    pub(crate) fn stands(&self, failure: &TaskFailure, task: TaskKey) -> bool {
+        failure.epoch.is_none_or(|epoch| epoch == self.parts.log.task_position(task).epoch)
+    }
+
+    pub(crate) async fn entry(&self, name: &str) -> Result<Option<(DeploymentSpec, u64)>, DeploymentError> {
         DeploymentSpec::check_name(name)?;
         let key = spec_key(name);
-        match self.parts.meta.meta_get(&key).await? {
-            Some(entry) => Ok((DeploymentSpec::read(&key, &entry)?, entry.version)),
+        let Some(entry) = self.parts.meta.meta_get(&key).await? else { return Ok(None) };
+        Ok(Some((DeploymentSpec::read(&key, &entry)?, entry.version)))
+    }
+
+    pub(crate) async fn spec(&self, name: &str) -> Result<(DeploymentSpec, u64), DeploymentError> {
+        match self.entry(name).await? {
+            Some((spec, _)) if spec.is_kept() => Err(DeploymentError::Kept { name: spec.name }),
+            Some(found) => Ok(found),
             None => Err(DeploymentError::Unknown { name: name.to_owned() }),
         }
     }
 
-    /// Changes a deployment, whoever else changes it at the same time.
+    /// Changes a deployment, whoever else changes it at the same time. Answers with the version of it.
     pub(crate) async fn change(
         &self,
         name: &str,
         change: impl Fn(&mut DeploymentSpec),
-    ) -> Result<DeploymentSpec, DeploymentError> {
+    ) -> Result<(DeploymentSpec, u64), DeploymentError> {
+        // What is kept stays so.
+        self.spec(name).await?;
+        self.change_entry(name, |spec| {
+            if !spec.is_kept() {
+                change(spec)
+            }
+        })
+        .await
+    }
+
+    async fn change_entry(
+        &self,
+        name: &str,
+        change: impl Fn(&mut DeploymentSpec),
+    ) -> Result<(DeploymentSpec, u64), DeploymentError> {
         loop {
-            let (mut spec, version) = self.spec(name).await?;
+            let found = self.entry(name).await?;
+            let (mut spec, version) = found.ok_or_else(|| DeploymentError::Unknown { name: name.to_owned() })?;
             if spec.deleting {
                 return Err(DeploymentError::Deleting { name: name.to_owned() });
             }
             let before = spec.clone();
             change(&mut spec);
             if spec == before {
-                return Ok(spec);
+                return Ok((spec, version));
             }
             match self.parts.meta.meta_put(&spec.key(), Expect::Version(version), Some(spec.to_bytes()?)) {
-                Ok(put) => {
-                    put.await?;
-                    return Ok(spec);
-                }
+                Ok(put) => return Ok((spec, put.await?)),
                 // What was read is older than what is on its way; it is durable in a moment.
                 Err(LogError::MetaConflict { .. }) => self.parts.log.barrier()?.await?,
                 Err(error) => return Err(error.into()),
@@ -543,7 +704,7 @@ impl Deployments {
         }
     }
 
-    async fn view(&self, spec: Arc<DeploymentSpec>) -> Result<DeploymentView, DeploymentError> {
+    pub(crate) async fn view(&self, spec: Arc<DeploymentSpec>) -> Result<DeploymentView, DeploymentError> {
         let partitions: Vec<Tp> = match self.parts.log.topic_by_id(spec.input_id()) {
             Ok(topic) => spec.sources(&topic).collect(),
             Err(_) => Vec::new(),
@@ -555,9 +716,12 @@ impl Deployments {
             let number = spec.number(tp);
             let task = known.and_then(|live| live.tasks.get(&number));
             let mut report = task.map(|task| task.status.report()).unwrap_or_default();
-            let is_running = task.is_some_and(|task| task.is_running);
+            // One that is asked to stop has nothing to say any more: it may be elsewhere by now.
+            let is_running = task.is_some_and(|task| task.is_running && !task.stop.is_cancelled());
             if !is_running {
-                match failures.get(&(spec.name.clone(), number)) {
+                let task = TaskKey { owner: spec.owner(), source: tp };
+                let failure = failures.get(&(spec.name.clone(), number));
+                match failure.filter(|failure| !spec.is_kept() && self.stands(failure, task)) {
                     Some(failure) => {
                         let TaskReport { events_in, events_out, events_rejected, events_skipped, events_late, .. } =
                             report;
@@ -571,7 +735,7 @@ impl Deployments {
                             ..failed
                         };
                     }
-                    None if spec.paused => report.state = TaskState::Paused,
+                    None if spec.paused || spec.is_kept() => report.state = TaskState::Paused,
                     None => report.state = TaskState::Starting,
                 }
             }

@@ -17,7 +17,7 @@ const PARTITION: &str = "nodata-partition";
 const OFFSET: &str = "nodata-offset";
 
 /// The state table of a task in which it remembers which letters it has replayed: offsets by the id of their topic.
-const REPLAYED: &str = "nodata.replayed";
+pub(crate) const REPLAYED: &str = "nodata.replayed";
 
 /// The dead letters of one call, with what the component said last, for the topic that keeps them, which is made when it is first
 /// needed.

@@ -3,10 +3,12 @@
 mod aggregate; // accumulators in the state of a task
 mod control; // what an operator asks for
 mod dead_letters; // rejected events
+mod kept; // what one that was deleted leaves to another
 mod outputs; // the topics behind the ports
 mod pace; // how many events at once
 mod parts; // groups that are in several partitions
 mod replay; // dead letters, once more
+mod reset; // where else they go on
 mod scan; // what an aggregate holds
 mod search; // which event it is that cannot be processed
 mod source; // a deployment that brings events in
@@ -16,12 +18,14 @@ mod supervisor; // makes it run
 mod task; // one deployment on one partition
 mod trial; // what a component has to say before it is deployed
 mod windows; // groups in time
+mod wiring; // the topics around a component
 
 pub use aggregate::Aggregation;
 pub use control::{
-    DeployRequest, DeployedAs, DeploymentError, DeploymentView, Deployments, DeploymentsParts, StartAt, TaskView,
+    Begin, DeployRequest, DeployedAs, DeploymentError, DeploymentView, Deployments, DeploymentsParts, StartAt, TaskView,
 };
 pub use replay::DeadLetters;
+pub use reset::{KeepOrForget, Moved, ResetRequest};
 pub use scan::GroupView;
 pub use spec::{DeploymentRole, DeploymentSpec, ErrorPolicy, OnPoison, TaskFailure};
 pub use status::{TaskReport, TaskState};

@@ -13,7 +13,7 @@ use nodata_log::{LogError, Name, Offset, StateChange, TaskKey, TaskLease};
 use nodata_runtime::{CallError, CallErrorReason, Instance, Output, SourceStatus};
 
 /// The state table in which a source is remembered.
-const TABLE: &str = "nodata.source";
+pub(crate) const TABLE: &str = "nodata.source";
 const POSITION: &[u8] = b"position";
 const FINISHED: &[u8] = b"finished";
 
@@ -224,7 +224,8 @@ impl SourceTask {
         if policy.then == OnPoison::Pause && most.is_some_and(|most| attempts >= most) {
             let position = self.expect.unwrap_or(0);
             let time_us = self.settings.clock.now_us();
-            return Err(TaskEnd::Failed(TaskFailure { position, attempts, reason, last_lines, time_us }));
+            let epoch = Some(self.lease.epoch);
+            return Err(TaskEnd::Failed(TaskFailure { position, attempts, reason, last_lines, time_us, epoch }));
         }
         self.settings.status.update(|report| {
             report.state = TaskState::Retrying;

@@ -3,6 +3,7 @@
 use crate::deployment::aggregate::Aggregation;
 use crate::deployment::parts::PartsTopic;
 use crate::limits::DEPLOYMENT_NAME_BYTES_MAX;
+use nodata_log::task::TaskEpoch;
 use nodata_log::{LogError, MetaEntry, Name, Offset, OwnerId, TimestampUs, Topic, TopicId, Tp};
 use nodata_runtime::{HttpGrant, Role};
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,9 @@ pub struct DeploymentSpec {
     /// Dead letters that tasks process again.
     #[serde(default)]
     pub replay: Option<Replay>,
+    /// When it was deleted, if its positions and its state were to be kept.
+    #[serde(default)]
+    pub kept_us: Option<TimestampUs>,
     /// It is on its way out: tasks stop, then positions and state are forgotten, then this entry goes.
     pub deleting: bool,
 }
@@ -140,6 +144,17 @@ impl DeploymentSpec {
     /// The HTTP requests that it may send. They were checked when it was deployed.
     pub(crate) fn http_grants(&self) -> Vec<HttpGrant> {
         self.allow_http.iter().filter_map(|grant| grant.parse().ok()).collect()
+    }
+
+    /// Whether it was deleted, and this is what is kept of it.
+    pub fn is_kept(&self) -> bool {
+        self.kept_us.is_some()
+    }
+
+    /// What its tasks are to know of it: not that it stops, or where it began.
+    pub(crate) fn as_run(&self) -> Self {
+        let start = Vec::new();
+        Self { start, paused: false, replay: None, kept_us: None, deleting: false, ..self.clone() }
     }
 
     /// Where the rejected events go.
@@ -192,6 +207,9 @@ pub struct TaskFailure {
     pub reason: String,
     pub last_lines: Vec<String>,
     pub time_us: TimestampUs,
+    /// The failure of whoever worked for the task under this epoch, and of nobody later. Earlier versions did not write it down.
+    #[serde(default)]
+    pub epoch: Option<TaskEpoch>,
 }
 
 impl TaskFailure {
@@ -226,4 +244,33 @@ fn decode<T: for<'a> Deserialize<'a>>(key: &str, value: &[u8]) -> Result<T, LogE
 
 fn damaged(key: &str, error: &serde_json::Error) -> LogError {
     LogError::Damaged { place: format!("metadata entry `{key}`"), what: error.to_string() }
+}
+
+#[cfg(test)]
+impl DeploymentSpec {
+    /// One that a test completes.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            name: String::new(),
+            owner: 0,
+            component: String::new(),
+            digest: String::new(),
+            role: DeploymentRole::default(),
+            input: String::new(),
+            input_id: 0,
+            aggregation: None,
+            parts: None,
+            outputs: BTreeMap::new(),
+            config: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            allow_http: Vec::new(),
+            on_error: ErrorPolicy::default(),
+            start: Vec::new(),
+            created_us: 0,
+            paused: false,
+            replay: None,
+            kept_us: None,
+            deleting: false,
+        }
+    }
 }

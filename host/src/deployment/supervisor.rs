@@ -2,12 +2,12 @@
 
 use crate::deployment::control::{Deployments, DeploymentsParts, Live, LiveTask};
 use crate::deployment::source::SourceTask;
-use crate::deployment::spec::{DeploymentRole, DeploymentSpec, TOGETHER, TaskFailure, failure_key, failure_prefix};
+use crate::deployment::spec::{DeploymentRole, DeploymentSpec, TOGETHER, TaskFailure, failure_key};
 use crate::deployment::status::TaskStatus;
 use crate::deployment::task::{Task, TaskEnd, TaskSettings};
 use crate::limits::RESTART_WAIT;
 use crate::secrets::GrantedSecrets;
-use nodata_log::{Change, Expect, LogError, Offset, Tp};
+use nodata_log::{Change, Expect, LogError, Offset, TaskKey, Tp};
 use nodata_runtime::{Digest, GuestLog, GuestMetrics};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,10 +18,16 @@ use tokio_util::sync::CancellationToken;
 /// Names a running task.
 type Running = (u64, u32);
 
+/// A running task: what it works for, and how it is asked to stop.
+struct RunningTask {
+    spec: Arc<DeploymentSpec>,
+    stop: CancellationToken,
+}
+
 /// The supervisor. Tasks run as long as it does.
 pub struct Supervisor {
     deployments: Deployments,
-    running: HashMap<Running, CancellationToken>,
+    running: HashMap<Running, RunningTask>,
     tasks: JoinSet<(String, Running, TaskEnd)>,
 }
 
@@ -60,17 +66,24 @@ impl Supervisor {
                 version.mark_changed();
             }
         }
-        self.running.values().for_each(CancellationToken::cancel);
+        self.running.values().for_each(|task| task.stop.cancel());
         while let Some(ended) = self.tasks.join_next().await {
             self.ended(ended).await;
         }
+        // Nobody needs to wait for more.
+        self.deployments.has_seen(u64::MAX);
     }
 
     async fn reconcile(&mut self) -> Result<(), LogError> {
-        let specs = self.deployments.specs().await?;
+        let version = *self.deployments.parts.meta.meta_version().borrow();
+        let specs = self.deployments.entries().await?;
         let failures = self.deployments.failures().await?;
         self.forget_deleted(&specs);
         for spec in specs {
+            if spec.is_kept() && !spec.deleting {
+                self.stop_tasks(&spec);
+                continue;
+            }
             self.introduce(&spec);
             if spec.deleting {
                 if self.stop_tasks(&spec) {
@@ -83,14 +96,24 @@ impl Supervisor {
                 continue;
             }
             let Ok(topic) = self.deployments.parts.log.topic_by_id(spec.input_id()) else { continue };
+            let as_run = Arc::new(spec.as_run());
             for tp in spec.sources(&topic) {
                 let number = spec.number(tp);
-                let has_failed = failures.contains_key(&(spec.name.clone(), number));
-                if !has_failed && !self.running.contains_key(&(spec.owner, number)) {
-                    self.start(&spec, tp);
+                if let Some(running) = self.running.get(&(spec.owner, number)) {
+                    // One that took over from another, or is another by now, begins when the tasks of that have ended.
+                    if running.spec != as_run {
+                        running.stop.cancel();
+                    }
+                    continue;
+                }
+                let task = TaskKey { owner: spec.owner(), source: tp };
+                let failure = failures.get(&(spec.name.clone(), number));
+                if failure.is_none_or(|failure| !self.deployments.stands(failure, task)) {
+                    self.start(&spec, &as_run, tp);
                 }
             }
         }
+        self.deployments.has_seen(version);
         Ok(())
     }
 
@@ -106,7 +129,7 @@ impl Supervisor {
             owner: spec.owner,
             guest_log,
             metrics: Arc::new(GuestMetrics::default()),
-            http: self.deployments.parts.runtime.http_client(&spec.http_grants()),
+            http: (spec.allow_http.clone(), self.deployments.parts.runtime.http_client(&spec.http_grants())),
             replay: watch::Sender::new(spec.replay),
             tasks: Default::default(),
         };
@@ -118,7 +141,9 @@ impl Supervisor {
     fn forget_deleted(&self, specs: &[Arc<DeploymentSpec>]) {
         let mut live = self.deployments.live();
         let before = live.len();
-        live.retain(|_, live| specs.iter().any(|spec| spec.owner == live.owner));
+        let is_running = |owner: u64| self.running.keys().any(|(of, _)| *of == owner);
+        let is_there = |spec: &DeploymentSpec| !spec.is_kept() || is_running(spec.owner);
+        live.retain(|_, live| specs.iter().any(|spec| spec.owner == live.owner && is_there(spec)));
         let has_moved = live.len() != before;
         drop(live);
         if has_moved {
@@ -129,9 +154,9 @@ impl Supervisor {
     /// Asks the tasks of a deployment to stop; true when none is left.
     fn stop_tasks(&self, spec: &DeploymentSpec) -> bool {
         let mut none = true;
-        for ((owner, _), stop) in &self.running {
+        for ((owner, _), task) in &self.running {
             if *owner == spec.owner {
-                stop.cancel();
+                task.stop.cancel();
                 none = false;
             }
         }
@@ -147,25 +172,28 @@ impl Supervisor {
         {
             log.delete_topic(&topic.name)?.await?;
         }
-        for (key, _) in meta.meta_list(&failure_prefix(&spec.name)).await? {
-            meta.meta_put(&key, Expect::Any, None)?.await?;
-        }
+        self.deployments.forget_failures(&spec.name).await?;
         meta.meta_put(&spec.key(), Expect::Any, None)?.await?;
         Ok(())
     }
 
-    fn start(&mut self, spec: &Arc<DeploymentSpec>, source: Tp) {
+    fn start(&mut self, spec: &Arc<DeploymentSpec>, as_run: &Arc<DeploymentSpec>, source: Tp) {
         let parts = self.deployments.parts.clone();
         let stop = CancellationToken::new();
         let status = Arc::new(TaskStatus::default());
         let mut live = self.deployments.live();
         let Some(known) = live.get_mut(&spec.name) else { return };
-        let (guest_log, metrics, http) = (known.guest_log.clone(), known.metrics.clone(), known.http.clone());
+        if known.http.0 != spec.allow_http {
+            // It took over from another one.
+            known.http = (spec.allow_http.clone(), parts.runtime.http_client(&spec.http_grants()));
+        }
+        let (guest_log, metrics, http) = (known.guest_log.clone(), known.metrics.clone(), known.http.1.clone());
         let replay = known.replay.subscribe();
         let number = spec.number(source);
-        known.tasks.insert(number, LiveTask { status: status.clone(), is_running: true });
+        known.tasks.insert(number, LiveTask { status: status.clone(), stop: stop.clone(), is_running: true });
         drop(live);
-        self.running.insert((spec.owner, number), stop.clone());
+        let running = RunningTask { spec: as_run.clone(), stop: stop.clone() };
+        self.running.insert((spec.owner, number), running);
 
         let spec = spec.clone();
         let name = spec.name.clone();
@@ -206,6 +234,7 @@ impl Supervisor {
                         reason,
                         last_lines: Vec::new(),
                         time_us: parts.clock.now_us(),
+                        epoch: Some(parts.log.task_position(TaskKey { owner: spec.owner(), source }).epoch),
                     })
                 }
                 Err(_) => TaskEnd::Stopped,

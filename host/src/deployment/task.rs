@@ -626,7 +626,8 @@ impl Task {
 
     fn failure(&self, trouble: Trouble) -> TaskFailure {
         let Trouble { reason, attempts, last_lines } = trouble;
-        TaskFailure { position: self.position, attempts, reason, last_lines, time_us: self.settings.clock.now_us() }
+        let (time_us, epoch) = (self.settings.clock.now_us(), Some(self.lease.epoch));
+        TaskFailure { position: self.position, attempts, reason, last_lines, time_us, epoch }
     }
 
     async fn call(&mut self, input: Input) -> Result<Done, CallFailure> {

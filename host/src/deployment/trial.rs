@@ -7,7 +7,7 @@ use crate::deployment::task::granted;
 use crate::registry::RegistryError;
 use crate::secrets::GrantedSecrets;
 use nodata_log::LogError;
-use nodata_runtime::{Digest, Extra, GuestLog, Program};
+use nodata_runtime::{DescribedPort, Digest, Extra, GuestLog, Program};
 use std::sync::Arc;
 
 impl Deployments {
@@ -18,10 +18,14 @@ impl Deployments {
         Ok(self.parts.registry.load(digest).await?)
     }
 
-    /// Finds out whether the component opens with the configuration of this deployment.
-    pub(crate) async fn try_out(&self, program: &Program, spec: &DeploymentSpec) -> Result<(), DeploymentError> {
-        if !program.has(Extra::Lifecycle) {
-            return Ok(());
+    /// Finds out whether the component opens with the configuration of this deployment, and what it says of its ports, if anything.
+    pub(crate) async fn try_out(
+        &self,
+        program: &Program,
+        spec: &DeploymentSpec,
+    ) -> Result<Option<Vec<DescribedPort>>, DeploymentError> {
+        if !program.has(Extra::Lifecycle) && !program.has(Extra::Ports) {
+            return Ok(None);
         }
         let log = Arc::new(GuestLog::new(self.parts.clock.clone()));
         let secrets = GrantedSecrets::new(self.parts.secrets.clone(), spec.secrets.clone()).read();

@@ -207,13 +207,13 @@ fn a_window_waits_for_every_partition_that_is_not_idle() {
     for topic in ["out", "patient"] {
         server.ok(&["topic", "create", topic]);
     }
-    let windows = |name: &str, to: &str, more: &[&str]| {
+    let windows = |server: &Server, name: &str, to: &str, more: &[&str]| {
         let to = format!("in:{to}");
         let config = ["--window", "tumbling=10s", "--config", "by=g", "--config", "compute=n=count"];
-        aggregate(&server, "aggregate-fields", &[&["--name", name, "--aggregate", &to], &config[..], more].concat());
+        aggregate(server, "aggregate-fields", &[&["--name", name, "--aggregate", &to], &config[..], more].concat());
     };
-    windows("patient", "patient", &[]);
-    windows("quick", "out", &["--idle", "500ms"]);
+    windows(&server, "patient", "patient", &[]);
+    windows(&server, "quick", "out", &["--idle", "500ms"]);
     let publish = |server: &Server, partition: u32, second: u32, group: &str| {
         let at = 1_000_000 * i64::from(second);
         let value = format!("{{\"g\":\"{group}\"}}");
@@ -259,6 +259,11 @@ fn a_window_waits_for_every_partition_that_is_not_idle() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     assert_eq!((late(&server, "patient"), late(&server, "quick")), (0, 1));
+    let refused = server.run(&["deployment", "reset", "patient", "--from", "earliest"]).failed(2);
+    assert!(refused.contains("puts groups together from several partitions"), "{refused}");
+    // Parts that wait are kept with the positions.
+    server.ok(&["deployment", "delete", "patient", "--keep-position"]);
+    windows(&server, "patient", "patient", &["--from", "kept"]);
     for partition in 0..3 {
         publish(&server, partition, 45, "c");
     }

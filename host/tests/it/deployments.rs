@@ -53,8 +53,8 @@ fn a_deployment_is_made_listed_and_described() {
     }
     let expected = json!({
         "name": "copies", "state": "running", "lag": 0, "component": "copies", "digest": digest,
-        "transform": { "input": "in", "outputs": { "": "out" } }, "config": { "a": "1" }, "metrics": [],
-        "on_error": "retry=forever,then=dead-letter",
+        "transform": { "input": "in", "outputs": { "": "out" } }, "config": { "a": "1" }, "secrets": {}, "allow_http": [],
+        "on_error": "retry=forever,then=dead-letter", "metrics": [],
     });
     assert_eq!(described, expected);
     let text = server.ok(&["deployment", "describe", "copies"]);
@@ -73,7 +73,8 @@ fn wrong_deployments_are_refused_and_leave_nothing() {
     let refused = |more: &[&str], code, expected: &str| {
         check_refused(&server, &[&["add-component", "--file", &file], more].concat(), code, expected);
     };
-    let unknown = "topic `nowhere` does not exist\nhint: create it with `nodata topic create nowhere`";
+    let unknown = "topic `nowhere` does not exist\nhint: create it with `nodata topic create nowhere`, or have it made with \
+                   --create-topics";
     refused(&["--transform", "nowhere:out"], 1, unknown);
     refused(&["--transform", "in:nowhere"], 1, unknown);
     refused(&["--transform", "in:out", "--port", "late=nowhere"], 1, unknown);

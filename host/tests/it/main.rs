@@ -19,6 +19,8 @@ mod languages;
 mod lifecycle;
 mod outside;
 mod poison;
+mod ports;
+mod positions;
 mod publish;
 mod receiver;
 mod repair;

@@ -5,9 +5,9 @@ use nodata_archive::{ArchiveFiles, ArchiveOptions, Archiver};
 use nodata_log::fs::simulated::{Chance, Faults, SimulatedFs};
 use nodata_log::fs::{Fs, SyncSite};
 use nodata_log::{
-    AckLevel, Append, Batch, Clock, EmbeddedLog, Event, Expect, Log, MetadataStore, Name, Offset, Options, OwnerId,
-    ProducerId, ProducerRange, StateChange, StateScan, TaskKey, TimestampUs, Topic, TopicConfig, TopicId, Tp,
-    Transaction,
+    AckLevel, Append, Batch, Clock, EmbeddedLog, Event, Expect, Forget, Log, MetadataStore, Name, Offset, Options,
+    OwnerId, ProducerId, ProducerRange, StateChange, StateScan, TaskKey, TaskReset, TimestampUs, Topic, TopicConfig,
+    TopicId, Tp, Transaction,
 };
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -285,6 +285,15 @@ fn commit(store: &Store, model: &mut Model, chance: &mut Chance) {
     let from = position.next.unwrap_or(0).max(earliest);
     let next = (from + 1 + chance.below(4)).min(model.end(task.source));
     if next <= from {
+        return;
+    }
+    if chance.percent(10) {
+        // Or an operator has it go on elsewhere, and forget what it counted.
+        let reset = TaskReset { task, epoch: position.epoch, next: Some(next), forget: Forget::AllBut(Vec::new()) };
+        let pending = store.log.reset_tasks(vec![reset]).unwrap();
+        store.write();
+        now(pending).unwrap();
+        model.commits.push(Commit { next, counts: BTreeMap::new(), output: 0..0 });
         return;
     }
     let values = model.values(chance);

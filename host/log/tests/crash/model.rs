@@ -15,14 +15,45 @@ use std::task::{Context, Poll, Waker};
 /// Something that was asked for.
 #[derive(Clone, Debug)]
 pub(crate) enum Asked {
-    Topic { name: String, id: u32, partitions: u32 },
-    Delete { name: String },
-    Append { appends: Vec<(Tp, Vec<String>)>, producer: Option<(u64, u64)> },
-    Begin { task: TaskKey },
-    Commit { task: TaskKey, next: Offset, appends: Vec<(Tp, Vec<String>)>, state: Vec<(String, Option<String>)> },
-    Forget { owner: u64 },
-    Meta { key: String, value: Option<String> },
-    Trim { tp: Tp, to: Offset },
+    Topic {
+        name: String,
+        id: u32,
+        partitions: u32,
+    },
+    Delete {
+        name: String,
+    },
+    Append {
+        appends: Vec<(Tp, Vec<String>)>,
+        producer: Option<(u64, u64)>,
+    },
+    Begin {
+        task: TaskKey,
+    },
+    Commit {
+        task: TaskKey,
+        next: Offset,
+        appends: Vec<(Tp, Vec<String>)>,
+        state: Vec<(&'static str, String, Option<String>)>,
+    },
+    /// Where it goes on, and which of its tables are emptied: only this one, or all but this one.
+    Reset {
+        task: TaskKey,
+        next: Option<Offset>,
+        table: &'static str,
+        all_but: bool,
+    },
+    Forget {
+        owner: u64,
+    },
+    Meta {
+        key: String,
+        value: Option<String>,
+    },
+    Trim {
+        tp: Tp,
+        to: Offset,
+    },
 }
 
 /// The sum of what was asked for.
@@ -34,12 +65,13 @@ pub(crate) struct Model {
     ids: BTreeMap<TopicId, BTreeSet<String>>,
     starts: BTreeMap<Tp, Offset>,
     tasks: BTreeMap<TaskKey, (u64, Option<Offset>)>,
-    state: BTreeMap<(TaskKey, String), String>,
+    state: BTreeMap<(TaskKey, &'static str, String), String>,
     producers: BTreeMap<u64, u64>,
     entries: BTreeMap<String, String>,
 }
 
-pub(crate) const TABLE: &str = "table";
+/// The tables that the workload uses.
+pub(crate) const TABLES: [&str; 2] = ["other", "table"];
 /// The producers that the workload uses.
 pub(crate) const PRODUCERS: std::ops::Range<u64> = 100..103;
 /// The deployments that the workload uses.
@@ -75,16 +107,21 @@ impl Model {
             Asked::Commit { task, next, appends, state } => {
                 self.append(appends);
                 self.tasks.entry(*task).or_default().1 = Some(*next);
-                for (key, value) in state {
+                for (table, key, value) in state {
                     match value {
-                        Some(value) => drop(self.state.insert((*task, key.clone()), value.clone())),
-                        None => drop(self.state.remove(&(*task, key.clone()))),
+                        Some(value) => drop(self.state.insert((*task, table, key.clone()), value.clone())),
+                        None => drop(self.state.remove(&(*task, *table, key.clone()))),
                     }
                 }
             }
+            Asked::Reset { task, next, table, all_but } => {
+                let (epoch, position) = self.tasks.entry(*task).or_default();
+                (*epoch, *position) = (*epoch + 1, *next);
+                self.state.retain(|(of, at, _), _| of != task || (at == table) == *all_but);
+            }
             Asked::Forget { owner } => {
                 self.tasks.retain(|task, _| task.owner.0 != *owner);
-                self.state.retain(|(task, _), _| task.owner.0 != *owner);
+                self.state.retain(|(task, _, _), _| task.owner.0 != *owner);
             }
             Asked::Meta { key, value } => match value {
                 Some(value) => drop(self.entries.insert(key.clone(), value.clone())),
@@ -152,10 +189,10 @@ impl Model {
                 if epoch > 0 || next.is_some() {
                     writeln!(out, "task {owner} {tp} {epoch} {next:?}").unwrap();
                 }
-                for ((_, key), value) in
-                    self.state.range((task, String::new())..).take_while(|((at, _), _)| *at == task)
+                for ((_, table, key), value) in
+                    self.state.range((task, "", String::new())..).take_while(|((at, _, _), _)| *at == task)
                 {
-                    writeln!(out, "state {owner} {tp} {key} {value}").unwrap();
+                    writeln!(out, "state {owner} {tp} {table} {key} {value}").unwrap();
                 }
             }
         }
@@ -235,9 +272,11 @@ pub(crate) fn dump(log: &EmbeddedLog) -> Result<String, LogError> {
                 writeln!(out, "task {owner} {tp} {} {:?}", position.epoch, position.next).unwrap();
             }
             let all = StateScan { start: Bytes::new(), end: None, count_max: usize::MAX, bytes_max: usize::MAX };
-            for (key, value) in log.state_scan(task, &Name::new(TABLE).unwrap(), &all)? {
-                let (key, value) = (String::from_utf8_lossy(&key), String::from_utf8_lossy(&value));
-                writeln!(out, "state {owner} {tp} {key} {value}").unwrap();
+            for table in TABLES {
+                for (key, value) in log.state_scan(task, &Name::new(table).unwrap(), &all)? {
+                    let (key, value) = (String::from_utf8_lossy(&key), String::from_utf8_lossy(&value));
+                    writeln!(out, "state {owner} {tp} {table} {key} {value}").unwrap();
+                }
             }
         }
     }

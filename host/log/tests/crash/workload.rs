@@ -1,14 +1,14 @@
 //! A random user of the log, and what became of what it asked for.
 
-use crate::model::{Asked, Model, OWNERS, PRODUCERS, TABLE, dump, id_of, now, read_all};
+use crate::model::{Asked, Model, OWNERS, PRODUCERS, TABLES, dump, id_of, now, read_all};
 use bytes::Bytes;
 use nodata_log::engine::BoxFuture;
 use nodata_log::fs::Fs;
 use nodata_log::fs::simulated::{Chance, SimulatedFs};
 use nodata_log::{
-    AckLevel, Append, ArchiveFile, ArchiveReader, Batch, Chunk, Clock, EmbeddedLog, Event, Expect, Log, LogError,
-    MetadataStore, Name, Offset, OpenError, Options, OwnerId, Pending, ProducerId, ProducerRange, ReadLimits,
-    StateChange, StoredBatch, TaskKey, TimestampUs, Topic, TopicConfig, TopicId, Tp, Transaction,
+    AckLevel, Append, ArchiveFile, ArchiveReader, Batch, Chunk, Clock, EmbeddedLog, Event, Expect, Forget, Log,
+    LogError, MetadataStore, Name, Offset, OpenError, Options, OwnerId, Pending, ProducerId, ProducerRange, ReadLimits,
+    StateChange, StoredBatch, TaskKey, TaskReset, TimestampUs, Topic, TopicConfig, TopicId, Tp, Transaction,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -182,6 +182,7 @@ pub(crate) fn step(log: &EmbeddedLog, history: &mut History, chance: &mut Chance
         88..92 => see(log, history, chance),
         92..96 => meta(log, history, chance),
         96 => forget(log, history, chance),
+        97 => reset(log, history, chance),
         _ => topic(log, history, chance),
     }
     Ok(())
@@ -266,11 +267,15 @@ fn commit(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
     }
     let to = next.unwrap_or(0) + chance.below(5);
     let appends = appends(history, chance);
-    let state: Vec<(String, Option<String>)> = (0..chance.below(4))
-        .map(|n| (format!("k{}", chance.below(6) * 4 + n), chance.percent(80).then(|| chance.below(1000).to_string())))
+    let table = TABLES[chance.below(TABLES.len() as u64) as usize];
+    let state: Vec<(&'static str, String, Option<String>)> = (0..chance.below(4))
+        .map(|n| {
+            let key = format!("k{}", chance.below(6) * 4 + n);
+            (table, key, chance.percent(80).then(|| chance.below(1000).to_string()))
+        })
         .collect();
-    let entries = state.iter().map(|(key, value)| (Bytes::from(key.clone()), value.clone().map(Bytes::from)));
-    let change = StateChange { table: Name::new(TABLE).unwrap(), entries: entries.collect() };
+    let entries = state.iter().map(|(_, key, value)| (Bytes::from(key.clone()), value.clone().map(Bytes::from)));
+    let change = StateChange { table: Name::new(table).unwrap(), entries: entries.collect() };
     let transaction = Transaction {
         task,
         epoch,
@@ -366,6 +371,21 @@ fn forget(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
     let owner = OWNERS.start + chance.below(OWNERS.end - OWNERS.start);
     match log.forget_owner(OwnerId(owner)) {
         Ok(pending) => history.ask(Asked::Forget { owner }, AckLevel::Durable, pending),
+        Err(LogError::DiskFull) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Has a task go on anywhere, with one table less or with only one.
+fn reset(log: &EmbeddedLog, history: &mut History, chance: &mut Chance) {
+    let Some(source) = pick_partition(history, chance) else { return };
+    let task = TaskKey { owner: OwnerId(OWNERS.start + chance.below(OWNERS.end - OWNERS.start)), source };
+    let next = chance.percent(80).then(|| chance.below(10));
+    let table = TABLES[chance.below(TABLES.len() as u64) as usize];
+    let (all_but, tables) = (chance.percent(50), vec![Name::new(table).unwrap()]);
+    let forget = if all_but { Forget::AllBut(tables) } else { Forget::These(tables) };
+    match log.reset_tasks(vec![TaskReset { task, epoch: history.ahead.task(task).0, next, forget }]) {
+        Ok(pending) => history.ask(Asked::Reset { task, next, table, all_but }, AckLevel::Durable, pending),
         Err(LogError::DiskFull) => {}
         Err(error) => panic!("{error}"),
     }

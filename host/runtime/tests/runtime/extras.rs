@@ -64,10 +64,27 @@ async fn a_component_is_tried_out_before_it_is_deployed() {
 }
 
 #[tokio::test]
+async fn a_component_says_what_it_needs_around_it() {
+    let ports = |how: &str| setup("describes-ports").config("ports", how).try_out();
+    let all = "Input input: what is copied, Text, partitions 2, required\nOutput : the copies, Json, required\n\
+               Output bad: what was never there, Bytes, partitions 3";
+    assert_eq!(ports("").await, all);
+    let refused = |what: &str| format!("does not describe its ports: {what}");
+    assert_eq!(ports("permanent").await, refused("told to"));
+    assert_eq!(ports("many").await, refused("103 of them, at most 64 are allowed"));
+    assert_eq!(ports("twice").await, refused("\"bad\" is there twice"));
+    let long = format!("name `{}…` has 201 bytes, at most 200 are allowed", "x".repeat(32));
+    assert_eq!(ports("long").await, refused(&long));
+    let said = ports("panic").await;
+    assert!(said.starts_with(&refused("the component panicked at ")), "{said}");
+}
+
+#[tokio::test]
 async fn extras_are_named_and_must_be_what_the_contract_says() {
     let found = |name| inspect_component(&guest(name)).unwrap().extras;
     assert_eq!(found("copies"), []);
     assert_eq!(found("opens-and-closes"), [Extra::Lifecycle]);
+    assert_eq!(found("describes-ports"), [Extra::Lifecycle, Extra::Ports]);
 
     let error = runtime().accept(guest("other-lifecycle")).await.err().unwrap();
     let begin = "`nodata:streaming/lifecycle@0.1.0` is not what the contract says: ";

@@ -7,7 +7,7 @@ use nodata_log::{
     Transaction, ValueType,
 };
 use nodata_runtime::{
-    CallError, Compiler, Deployment, GuestLog, GuestMetrics, HttpGrant, Input, Instance, InstanceLimits,
+    CallError, Compiler, Deployment, DescribedPort, GuestLog, GuestMetrics, HttpGrant, Input, Instance, InstanceLimits,
     InstanceSettings, Output, Port, Program, Role, Runtime, RuntimeOptions, Secret,
 };
 use std::collections::BTreeMap;
@@ -126,7 +126,11 @@ impl Setup {
     pub(crate) async fn try_out(self) -> String {
         let (program, deployment, _, runtime) = self.load().await;
         let tried = runtime.spawn(async move { program.try_out(Role::Transform, deployment).await }).await.unwrap();
-        tried.map_or_else(|error| error.to_string(), |()| "it is well".to_owned())
+        match tried {
+            Ok(None) => "it is well".to_owned(),
+            Ok(Some(ports)) => ports.iter().map(show_port).collect::<Vec<_>>().join("\n"),
+            Err(error) => error.to_string(),
+        }
     }
 
     pub(crate) async fn try_start(self) -> Result<Running, CallError> {
@@ -270,6 +274,14 @@ pub(crate) fn show_event(event: &Event) -> String {
         shown += &format!(" @{timestamp_us}");
     }
     shown
+}
+
+/// `input name: about, json, partitions 3, required`, with only what is there.
+fn show_port(port: &DescribedPort) -> String {
+    let DescribedPort { direction, name, about, required, values, partitions } = port;
+    let partitions = partitions.map_or_else(String::new, |partitions| format!(", partitions {partitions}"));
+    let required = if *required { ", required" } else { "" };
+    format!("{direction:?} {name}: {about}, {values:?}{partitions}{required}")
 }
 
 /// Events with these values and nothing else.

@@ -171,6 +171,7 @@ pub(crate) async fn deploy(target: &Target, name: &str, role: Role, config: &[(&
         component: "bench".to_owned(),
         role: Some(role),
         from: Some(StartPosition { position: Some(Position::Earliest(Earliest {})) }),
+        from_kept: false,
         config: config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         ..DeployRequest::default()
     };

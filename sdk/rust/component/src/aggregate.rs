@@ -7,6 +7,7 @@ use crate::events::{Batch, Event, Events};
 use crate::host;
 use crate::kept::Kept;
 use crate::output::Output;
+use crate::port_info::PortInfo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
@@ -90,6 +91,11 @@ pub trait Aggregate: Sized + 'static {
 
     /// The end of an instance that is not needed any more: see [`Transform::close`](crate::Transform::close).
     fn close(self) {}
+
+    /// The ports that there are with this configuration: see [`PortInfo`].
+    fn ports() -> Result<Vec<PortInfo>> {
+        Ok(Vec::new())
+    }
 }
 
 /// A group of events.

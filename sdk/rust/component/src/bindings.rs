@@ -74,3 +74,14 @@ pub mod lifecycle {
         with: { "nodata:streaming/types@0.1.0": crate::bindings::nodata::streaming::types },
     });
 }
+
+pub mod ports {
+    wit_bindgen::generate!({
+        inline: "package nodata:sdk; world ports { export nodata:streaming/ports@0.1.0; }",
+        path: "wit",
+        pub_export_macro: true,
+        export_macro_name: "export_ports",
+        default_bindings_module: "nodata_component::__private::bindings::ports",
+        with: { "nodata:streaming/types@0.1.0": crate::bindings::nodata::streaming::types },
+    });
+}

@@ -5,6 +5,7 @@ use crate::events::{Batch, Events};
 use crate::host;
 use crate::kept::Kept;
 use crate::output::Output;
+use crate::port_info::PortInfo;
 
 /// A component that keeps something between calls.
 ///
@@ -53,6 +54,12 @@ pub trait Transform: Sized + 'static {
     /// The end of an instance that is not needed any more: the deployment is paused or deleted, the host stops, or another instance
     /// takes its place. It may not come at all, so nothing may depend on it.
     fn close(self) {}
+
+    /// The ports that there are with this configuration: see [`PortInfo`]. A component that does not write this is wired as the
+    /// operator likes.
+    fn ports() -> Result<Vec<PortInfo>> {
+        Ok(Vec::new())
+    }
 }
 
 /// A component that is a function. `#[component]` has the compiler compare the author's with it:

@@ -11,6 +11,7 @@ mod events; // what a call is given
 pub mod http; // requests to the outside
 pub mod metrics; // numbers about the work
 mod output; // what a call produces
+mod port_info; // what a component says of its ports
 mod sink; // a component that delivers
 mod source; // a component that brings in
 pub mod state; // what is remembered
@@ -37,6 +38,7 @@ pub use error::{Error, Result};
 pub use events::{Event, Events, Headers, Iter};
 pub use nodata_component_macros::component;
 pub use output::{Draft, Output, Port, ValueWriter};
+pub use port_info::PortInfo;
 pub use sink::{Rejects, Sink};
 pub use source::{Next, Source};
 
@@ -54,6 +56,10 @@ pub mod __private {
             self, export,
             exports::nodata::streaming::transformer::{Batch, Collector, Error, Guest},
             lifecycle::{export_lifecycle, exports::nodata::streaming::lifecycle::Guest as LifecycleGuest},
+            ports::{
+                export_ports,
+                exports::nodata::streaming::ports::{Guest as PortsGuest, Port as WirePort},
+            },
             sink::{export_sink, exports::nodata::streaming::sink_writer::Guest as SinkGuest},
             source::{
                 export_source,
@@ -61,8 +67,8 @@ pub mod __private {
             },
         },
         host::{
-            export_close, export_committed, export_flush, export_function, export_make, export_open, export_poll,
-            export_transform, export_write,
+            export_close, export_committed, export_described, export_flush, export_function, export_make, export_open,
+            export_poll, export_transform, export_write,
         },
     };
 

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::events::{Batch, Event, Events};
 use crate::host;
 use crate::kept::Kept;
+use crate::port_info::PortInfo;
 use std::fmt::{self, Display};
 
 /// A component that delivers events to somewhere else.
@@ -56,6 +57,11 @@ pub trait Sink: Sized + 'static {
 
     /// The end of an instance that is not needed any more: see [`Transform::close`](crate::Transform::close).
     fn close(self) {}
+
+    /// The ports that there are with this configuration: see [`PortInfo`].
+    fn ports() -> Result<Vec<PortInfo>> {
+        Ok(Vec::new())
+    }
 }
 
 /// Puts events aside that can never be delivered, and leaves those for the next call that cannot be delivered in this one.

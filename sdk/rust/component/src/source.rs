@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::host;
 use crate::kept::Kept;
 use crate::output::Output;
+use crate::port_info::PortInfo;
 use std::time::Duration;
 
 /// A component that brings events in.
@@ -56,6 +57,11 @@ pub trait Source: Sized + 'static {
 
     /// The end of an instance that is not needed any more: see [`Transform::close`](crate::Transform::close).
     fn close(self) {}
+
+    /// The ports that there are with this configuration: see [`PortInfo`].
+    fn ports() -> Result<Vec<PortInfo>> {
+        Ok(Vec::new())
+    }
 }
 
 /// When a source wants to be called again.

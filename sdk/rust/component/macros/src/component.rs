@@ -144,6 +144,7 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
         };
     };
     let exported = exported(*role);
+    let ports = has(implementation, "ports").then(|| ports(component, &role_trait));
     let lifecycle = lifecycle(*role, component, &role_trait, implementation);
     Ok(quote! {
         #check
@@ -159,6 +160,7 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
 
             #exported
             #lifecycle
+            #ports
         };
     })
 }
@@ -200,6 +202,26 @@ fn lifecycle(role: Role, component: &Type, role_trait: &Ident, implementation: &
 
         ::nodata_component::__private::export_lifecycle!(
             Exported with_types_in ::nodata_component::__private::bindings::lifecycle
+        );
+    }
+}
+
+/// What it says of its ports.
+fn ports(component: &Type, role_trait: &Ident) -> TokenStream {
+    quote! {
+        impl ::nodata_component::__private::PortsGuest for Exported {
+            fn describe() -> ::core::result::Result<
+                ::std::vec::Vec<::nodata_component::__private::WirePort>,
+                ::nodata_component::__private::Error,
+            > {
+                ::nodata_component::__private::export_described(
+                    <#component as ::nodata_component::#role_trait>::ports,
+                )
+            }
+        }
+
+        ::nodata_component::__private::export_ports!(
+            Exported with_types_in ::nodata_component::__private::bindings::ports
         );
     }
 }
@@ -375,6 +397,9 @@ mod tests {
         assert!(exports("impl Source for Thing { fn close(self) {} }", lifecycle));
         let function = "fn f(events: Events<'_>, out: &mut Output<'_>) -> Result<()> { Ok(()) }";
         assert!(!exports(function, lifecycle));
+        let ports = "export_ports !";
+        assert!(!exports("impl Transform for Thing {}", ports));
+        assert!(exports("impl Transform for Thing { fn ports() -> Result<Vec<PortInfo>> { todo() } }", ports));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use super::EmitError;
 use crate::bindings::nodata::streaming::{state as wit_state, types};
+use crate::bindings::ports::exports::nodata::streaming::ports as wire;
 use crate::bindings::source::exports::nodata::streaming::source_reader::Status;
 use crate::columns::{BytesColumn, BytesColumnRef, ColumnsRef, HeadersColumn};
 use crate::component::{self, Transform};
@@ -10,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::kept::Kept;
 use crate::output::Output;
+use crate::port_info::{PortInfo, Values};
 use crate::sink::Sink;
 use crate::source::{Next, Source};
 use crate::state;
@@ -172,6 +174,22 @@ pub fn export_close<T>(instance: &Kept<T>, close: fn(T)) {
     if let Some(value) = instance.take() {
         close(value);
     }
+}
+
+pub fn export_described(ports: fn() -> Result<Vec<PortInfo>>) -> Result<Vec<wire::Port>, types::Error> {
+    let port = |port: PortInfo| wire::Port {
+        direction: if port.is_input { wire::Direction::Input } else { wire::Direction::Output },
+        name: port.name,
+        about: port.about,
+        required: port.is_required,
+        values: match port.values {
+            Values::Bytes => wire::ValueType::Bytes,
+            Values::Text => wire::ValueType::Text,
+            Values::Json => wire::ValueType::Json,
+        },
+        partitions: port.partitions,
+    };
+    Ok(ports()?.into_iter().map(port).collect())
 }
 
 /// What `#[component]` on an implementation of [`Sink`] exports.

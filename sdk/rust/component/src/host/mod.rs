@@ -19,8 +19,8 @@ pub(crate) use native::{Batch, Collector, Fetched, Table, config, metrics};
 pub use guest::{export_accumulate, export_closed, export_keys, export_merge, export_render};
 #[cfg(target_family = "wasm")]
 pub use guest::{
-    export_close, export_committed, export_flush, export_function, export_make, export_open, export_poll,
-    export_transform, export_write,
+    export_close, export_committed, export_described, export_flush, export_function, export_make, export_open,
+    export_poll, export_transform, export_write,
 };
 
 use crate::error::Error;
