@@ -13,6 +13,7 @@ mod failures;
 mod flights;
 mod golden;
 mod harness;
+mod http_poll;
 mod kill;
 mod languages;
 mod lifecycle;
