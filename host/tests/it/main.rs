@@ -19,6 +19,7 @@ mod poison;
 mod publish;
 mod repair;
 mod roles;
+mod shipped;
 mod stop;
 mod tail;
 mod topics;
