@@ -19,6 +19,7 @@ mod poison;
 mod publish;
 mod repair;
 mod roles;
+mod several_roles;
 mod shipped;
 mod stop;
 mod tail;
