@@ -8,6 +8,7 @@ mod archive;
 mod bad_input;
 mod command_line;
 mod deployments;
+mod examples;
 mod failures;
 mod flights;
 mod golden;
