@@ -1,142 +1,204 @@
-//! Emits an event at each tick of a clock.
+//! Emits an event at each tick of a clock: at each multiple of config `every`, or when config `cron` says so.
 //!
-//! Out: `{"tick":"2013-01-01T10:00:00Z"}` at each multiple of config `every` since the Unix epoch, with that time as its timestamp and
-//! as its id, so that what counts on it counts each tick once. Ticks that passed while the server was down come too, in order, at most
-//! as many as config `missed` says (100 without it); earlier ones are left out.
-//!
-//! ```text
-//! nodata add-component --file target/wasm32-wasip2/release/clock.wasm --source ticks --config every=60
-//! ```
-//!
-//! `every` is in seconds.
+//! What goes in, comes out and can go wrong is in README.md. This file is the source and its configuration; `ticks` knows when.
 
+mod ticks;
+
+use crate::ticks::Ticks;
+use jiff::{Timestamp, tz::TimeZone};
 use nodata_component::{Error, Next, Output, Result, Source, component, config};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-const SECOND_US: i64 = 1_000_000;
+/// Ticks that are made up for without config `missed`, and at most: each is looked for anew after every start.
+const MISSED: usize = 100;
+const MISSED_MAX: usize = 10_000;
+
+/// Longest rest of the clock: whoever sets the time of the machine should not wait for long.
+const REST_MAX: Duration = Duration::from_secs(60);
 
 struct Clock {
-    every_us: i64,
-    /// The last tick; `None`: it has just begun, and the next one is the first.
-    last_us: Option<i64>,
-    missed: i64,
+    ticks: Ticks,
+    /// Where the time of day in an event is from, if somebody asked for one.
+    zone: Option<TimeZone>,
+    missed: usize,
+    /// The last tick, or when it began; `None`: it has just begun.
+    last: Option<Timestamp>,
 }
 
 #[component]
 impl Source for Clock {
     fn open(position: Option<&[u8]>) -> Result<Self> {
-        let every: i64 = config::require("every")?;
-        if !(1..=366 * 86_400).contains(&every) {
-            return Err(Error::permanent(format_args!("config `every` is {every}; it is 1 second to a year")));
-        }
-        let missed: i64 = config::get_or("missed", 100)?;
-        let last_us = match position {
-            Some(bytes) => Some(i64::from_le_bytes(bytes.try_into().map_err(Error::permanent)?)),
-            None => None,
+        let zone = config::get("zone").map(|name| ticks::zone(&name)).transpose()?;
+        let ticks = match (config::get("every"), config::get("cron")) {
+            (Some(every), None) if zone.is_none() => Ticks::every(&every)?,
+            (Some(_), None) => {
+                return Err(Error::permanent(
+                    "config `zone` is for `cron`: every so many seconds is the same everywhere",
+                ));
+            }
+            (None, Some(cron)) => Ticks::cron(&cron, zone.clone().unwrap_or(TimeZone::UTC), Timestamp::now())?,
+            (Some(_), Some(_)) => {
+                return Err(Error::permanent(
+                    "config `every` and config `cron` are both there; a clock has one of them",
+                ));
+            }
+            (None, None) => {
+                return Err(Error::permanent("config `every` or config `cron` is missing; a clock has one of them"));
+            }
         };
-        Ok(Self { every_us: every * SECOND_US, last_us, missed: missed.max(0) })
+        let missed = config::get_or("missed", MISSED)?;
+        if missed > MISSED_MAX {
+            return Err(Error::permanent(format_args!(
+                "config `missed` is {missed}; at most {MISSED_MAX} ticks are made up for"
+            )));
+        }
+        let last = position.map(decode).transpose()?;
+        Ok(Self { ticks, zone, missed, last })
     }
 
     fn poll(&mut self, events_max: u32, out: &mut Output<'_>) -> Result<Next> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(Error::permanent)?;
-        self.poll_at(i64::try_from(now.as_micros()).map_err(Error::permanent)?, events_max, out)
+        self.poll_at(Timestamp::now(), events_max as usize, out)
     }
 }
 
 impl Clock {
-    fn poll_at(&mut self, now_us: i64, events_max: u32, out: &mut Output<'_>) -> Result<Next> {
-        let latest = now_us - now_us.rem_euclid(self.every_us);
-        let Some(last) = self.last_us else {
+    fn poll_at(&mut self, now: Timestamp, events_max: usize, out: &mut Output<'_>) -> Result<Next> {
+        let Some(last) = self.last else {
             // Nobody can have waited for a tick from before it was there.
-            self.last_us = Some(latest);
-            out.checkpoint(latest.to_le_bytes())?;
-            return Ok(self.rest(now_us));
+            self.last = Some(now);
+            out.checkpoint(now.as_microsecond().to_le_bytes())?;
+            return Ok(self.rest(now));
         };
-        let earliest = latest - self.missed.saturating_mul(self.every_us);
-        let mut tick = last.max(earliest);
-        for _ in 0..events_max {
-            if tick >= latest {
-                break;
+        let due = self.ticks.due(last, now, self.missed);
+        for tick in due.iter().take(events_max) {
+            let text = tick.to_string();
+            let event = out.event().id(&text).timestamp_us(tick.as_microsecond());
+            match &self.zone {
+                None => event.text(format_args!("{{\"tick\":\"{text}\"}}"))?,
+                Some(zone) => {
+                    let local = tick.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
+                    event.text(format_args!("{{\"tick\":\"{text}\",\"local\":\"{local}\"}}"))?;
+                }
             }
-            tick += self.every_us;
-            let text = rfc3339(tick / SECOND_US);
-            out.event().id(&text).timestamp_us(tick).text(format_args!("{{\"tick\":\"{text}\"}}"))?;
+            self.last = Some(*tick);
+            out.checkpoint(tick.as_microsecond().to_le_bytes())?;
         }
-        if tick != last {
-            self.last_us = Some(tick);
-            out.checkpoint(tick.to_le_bytes())?;
-        }
-        Ok(if tick < latest { Next::More } else { self.rest(now_us) })
+        Ok(if due.len() > events_max { Next::More } else { self.rest(now) })
     }
 
-    fn rest(&self, now_us: i64) -> Next {
-        let left = self.every_us - now_us.rem_euclid(self.every_us);
-        Next::After(Duration::from_micros(left.unsigned_abs()) + Duration::from_millis(1))
+    /// Until the next tick, or for as long as it may be.
+    fn rest(&self, now: Timestamp) -> Next {
+        let next = self.ticks.after(now).and_then(|next| Duration::try_from(next.duration_since(now)).ok());
+        // A tick is due when its time has come, and the host counts in milliseconds.
+        Next::After(next.unwrap_or(REST_MAX).min(REST_MAX) + Duration::from_millis(1))
     }
 }
 
-/// Seconds since the Unix epoch as a time in UTC. The days are those of Howard Hinnant's `civil_from_days`.
-fn rfc3339(seconds: i64) -> String {
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day_of_era = z.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+fn decode(position: &[u8]) -> Result<Timestamp> {
+    let micros = i64::from_le_bytes(position.try_into().map_err(Error::permanent)?);
+    Timestamp::from_microsecond(micros).map_err(Error::permanent)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use nodata_component::testing::{Event, SourceHarness};
+    use serde_json::json;
 
-    #[test]
-    fn a_tick_has_its_time() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(1_356_998_400), "2013-01-01T00:00:00Z");
-        assert_eq!(rfc3339(951_782_399), "2000-02-28T23:59:59Z");
-        assert_eq!(rfc3339(951_868_800), "2000-03-01T00:00:00Z");
-        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59Z");
+    const HOUR: i64 = 3600;
+
+    fn harness(config: &[(&str, &str)]) -> SourceHarness<Clock> {
+        config.iter().fold(SourceHarness::new(), |harness, (key, value)| harness.config(key, value))
     }
 
-    /// Seconds ago, as a checkpoint that lies on a tick.
-    fn ago(ticks: i64, every: i64) -> [u8; 8] {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
-        ((now - now.rem_euclid(every) - ticks * every) * SECOND_US).to_le_bytes()
+    /// A moment so many hours before the last full one, and some minutes.
+    fn hours_ago(hours: i64) -> [u8; 8] {
+        let now = Timestamp::now().as_second();
+        ((now - now.rem_euclid(HOUR) - hours * HOUR + 120) * 1_000_000).to_le_bytes()
     }
 
     #[test]
     fn ticks_come_once_each_and_those_that_were_missed_too() {
-        let mut harness = SourceHarness::<Clock>::new().config("every", 3600);
-        let call = harness.poll(10).ok();
-        assert_eq!(call.events(), [], "it begins now");
-        let begun = harness.position().unwrap().to_vec();
-        assert_eq!(harness.poll(10).ok().events(), []);
-        assert_eq!(harness.position(), Some(&begun[..]));
+        for config in [("every", "3600"), ("cron", "0 * * * *")] {
+            let mut begins = harness(&[config]);
+            assert_eq!(begins.poll(10).ok().events(), [], "it begins now");
+            let begun = begins.position().unwrap().to_vec();
+            assert_eq!(begins.poll(10).ok().events(), []);
+            assert_eq!(begins.position(), Some(&begun[..]));
 
-        let mut harness = SourceHarness::<Clock>::new().config("every", 3600).at(ago(5, 3600));
-        let first = harness.poll(3).ok();
-        assert_eq!((first.events().len(), first.next()), (3, Some(Next::More)));
-        let rest = harness.poll(3).ok();
-        assert_eq!(rest.events().len(), 2);
-        let ids: Vec<_> = first.events().iter().chain(rest.events()).map(|event| event.id.clone().unwrap()).collect();
-        assert!(ids.is_sorted() && ids.iter().all(|id| id.ends_with(":00:00Z")), "{ids:?}");
-        let last: &Event = &rest.events()[1];
-        assert_eq!(last.text(), format!("{{\"tick\":\"{}\"}}", last.id.clone().unwrap()));
-        assert!(matches!(rest.next(), Some(Next::After(wait)) if wait <= Duration::from_secs(3601)));
+            let mut harness = harness(&[config]).at(hours_ago(5));
+            let first = harness.poll(3).ok();
+            assert_eq!((first.events().len(), first.next()), (3, Some(Next::More)));
+            let rest = harness.poll(3).ok();
+            assert_eq!(rest.events().len(), 2);
+            assert!(matches!(rest.next(), Some(Next::After(wait)) if wait <= REST_MAX + Duration::from_millis(1)));
+            assert_eq!(harness.poll(3).ok().events(), []);
+            let events: Vec<&Event> = first.events().iter().chain(rest.events()).collect();
+            for (event, next) in events.iter().zip(&events[1..]) {
+                assert_eq!(next.timestamp_us.unwrap() - event.timestamp_us.unwrap(), HOUR * 1_000_000);
+            }
+            for event in events {
+                let tick = Timestamp::from_microsecond(event.timestamp_us.unwrap()).unwrap();
+                assert_eq!(event.id, Some(tick.to_string()));
+                assert_eq!(event.text(), format!("{{\"tick\":\"{tick}\"}}"));
+                assert!(event.text().ends_with(":00:00Z\"}"), "{}", event.text());
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_says_what_time_it_is_where_it_was_asked_for() {
+        let mut harness = harness(&[("cron", "0 * * * *"), ("zone", "Asia/Kathmandu")]).at(hours_ago(1));
+        let call = harness.poll(1).ok();
+        let event: serde_json::Value = call.events()[0].json();
+        let tick: Timestamp = event["tick"].as_str().unwrap().parse().unwrap();
+        let local = tick.to_zoned(TimeZone::get("Asia/Kathmandu").unwrap()).datetime();
+        assert_eq!(local.minute(), 0, "45 minutes from the hour in UTC");
+        assert_eq!(event, json!({ "tick": tick.to_string(), "local": format!("{local}+05:45") }));
     }
 
     #[test]
     fn only_so_many_that_were_missed_are_made_up_for() {
-        let mut harness = SourceHarness::<Clock>::new().config("every", 60).config("missed", 2).at(ago(50, 60));
-        assert_eq!(harness.poll(10).ok().events().len(), 2);
-        assert!(SourceHarness::<Clock>::new().config("every", 0).poll(1).error().is_some());
-        assert!(SourceHarness::<Clock>::new().poll(1).error().is_some());
+        let mut some = harness(&[("every", "3600"), ("missed", "2")]).at(hours_ago(50));
+        assert_eq!(some.poll(10).ok().events().len(), 2);
+        let mut none = harness(&[("cron", "0 * * * *"), ("missed", "0")]).at(hours_ago(50));
+        assert_eq!(none.poll(10).ok().events(), []);
+        let mut at_most = harness(&[("cron", "* * * * * *")]).at(hours_ago(50));
+        assert_eq!(at_most.poll(1000).ok().events().len(), MISSED);
+    }
+
+    #[test]
+    fn a_configuration_that_is_wrong_is_named() {
+        let said = |config: &[(&str, &str)]| harness(config).poll(1).error().unwrap().message().to_owned();
+        assert_eq!(said(&[]), "config `every` or config `cron` is missing; a clock has one of them");
+        assert_eq!(
+            said(&[("every", "60"), ("cron", "@daily")]),
+            "config `every` and config `cron` are both there; a clock has one of them"
+        );
+        for wrong in ["0", "-1", "1h", "31622401"] {
+            assert_eq!(
+                said(&[("every", wrong)]),
+                format!("config `every` is `{wrong}`; it is a number of seconds from 1 to 31622400, which is a year")
+            );
+        }
+        assert_eq!(
+            said(&[("every", "60"), ("zone", "UTC")]),
+            "config `zone` is for `cron`: every so many seconds is the same everywhere"
+        );
+        let refused = "it is minute, hour, day of the month, month and day of the week, such as `30 8 * * MON-FRI`, after \
+                       seconds if wanted";
+        for wrong in ["", "* * * *", "60 * * * *", "* * * * FUN", "*/0 * * * *", "5-1 * * * *", "0 0 0 1 1 * 2030"] {
+            let said = said(&[("cron", wrong)]);
+            assert!(said.starts_with(&format!("config `cron` is `{wrong}`; {refused}: ")), "{said}");
+        }
+        assert_eq!(said(&[("cron", "0 0 30 2 *")]), "config `cron` is `0 0 30 2 *`, which never comes");
+        assert_eq!(
+            said(&[("cron", "@daily"), ("zone", "Mars")]),
+            "config `zone` is `Mars`, which is no time zone of the IANA, such as `Europe/Berlin`"
+        );
+        assert_eq!(
+            said(&[("every", "60"), ("missed", "10001")]),
+            "config `missed` is 10001; at most 10000 ticks are made up for"
+        );
     }
 }

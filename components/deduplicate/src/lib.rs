@@ -1,37 +1,39 @@
 //! Leaves out events that were there before.
 //!
-//! In: events. Out: those that are new, as they are.
-//!
-//! Two events are the same when they have the same id, or the same field of a JSON value if config `field` names one. Events without
-//! it pass. An event is remembered for config `seconds` (86400 without it), in event time: by the timestamps of the events of its
-//! partition. What is remembered is in the state of the deployment, exact over crashes, and may be more than memory holds; events
-//! that are the same must be in the same partition, as those with equal keys are.
-//!
-//! ```text
-//! nodata add-component --file target/wasm32-wasip2/release/deduplicate.wasm --transform orders:new-orders --config field=order_id
-//! ```
-//!
-//! Topics leave out repeated ids by themselves, for minutes and up to a bound; this is for longer, and for what has no id.
+//! What goes in, comes out and can go wrong is in README.md. What is remembered is in two tables that commit with the position, so it
+//! is exact over crashes; it is bounded by time, and may be more than memory holds.
 
+use json_fields::Field;
 use nodata_component::{Error, Event, Events, Output, Result, component, config, state::Table};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+/// Longest time for which a name is remembered.
+const SECONDS_MAX: i64 = 3653 * 86_400;
 
 /// Of those that are over, so many are forgotten in a call for each event in it.
 const FORGET_EACH: usize = 2;
 
 #[component]
 fn deduplicate(events: Events<'_>, out: &mut Output<'_>) -> Result<()> {
-    let field = config::get("field");
+    let field = config::get("field").map(|name| {
+        let refused = || Error::permanent(format_args!("config `field` is `{name}`; it is the name of a field"));
+        Field::parse(&name).ok_or_else(refused)
+    });
+    let field = field.transpose()?;
     let seconds: i64 = config::get_or("seconds", 86_400)?;
-    let window_us = seconds.checked_mul(1_000_000).filter(|window| *window > 0);
-    let window_us = window_us.ok_or_else(|| Error::permanent(format_args!("config `seconds` is {seconds}")))?;
+    if !(1..=SECONDS_MAX).contains(&seconds) {
+        return Err(Error::permanent(format_args!(
+            "config `seconds` is {seconds}; it is 1 to {SECONDS_MAX}, which is ten years"
+        )));
+    }
+    let window_us = seconds * 1_000_000;
     // When each name was seen last, and names by that time: whatever is over is at the front.
     let (seen, times) = (Table::open("seen")?, Table::open("times")?);
 
     let mut names: Vec<Option<Vec<u8>>> = Vec::with_capacity(events.len());
     for event in &events {
-        match name_of(&event, field.as_deref()) {
+        match name_of(&event, field.as_ref()) {
             Ok(name) => names.push(name.map(|name| key(&name))),
             Err(error) => {
                 out.reject(&event, error);
@@ -57,7 +59,7 @@ fn deduplicate(events: Events<'_>, out: &mut Output<'_>) -> Result<()> {
                 out.forward(&event)?;
             }
             // It has no name, or it was put aside.
-            None if name_of(&event, field.as_deref()).is_ok() => out.forward(&event)?,
+            None if name_of(&event, field.as_ref()).is_ok() => out.forward(&event)?,
             None => {}
         }
     }
@@ -86,11 +88,10 @@ fn forget(seen: &Table, times: &Table, before_us: i64, most: usize) -> Result<()
     Ok(())
 }
 
-fn name_of<'e>(event: &Event<'e>, field: Option<&str>) -> Result<Option<Cow<'e, [u8]>>> {
+fn name_of<'e>(event: &Event<'e>, field: Option<&Field>) -> Result<Option<Cow<'e, [u8]>>> {
     let Some(field) = field else { return Ok(event.id().map(|id| Cow::Borrowed(id.as_bytes()))) };
     let value: serde_json::Value = event.json()?;
-    let found = field.split('.').try_fold(&value, |value, name| value.get(name)).filter(|value| !value.is_null());
-    Ok(found.map(|found| Cow::Owned(found.to_string().into_bytes())))
+    Ok(field.of(&value).map(|found| Cow::Owned(found.to_string().into_bytes())))
 }
 
 /// A key of a state table has a bound, which names may be over.
@@ -158,5 +159,19 @@ mod tests {
         let long = |end: &str| format!("{{\"n\":\"{}{end}\"}}", "x".repeat(5000));
         let call = harness.call([long("a"), long("b"), long("a")]).ok();
         assert_eq!(call.events().len(), 2);
+    }
+
+    #[test]
+    fn a_configuration_that_is_wrong_is_named() {
+        let said = |key: &str, value: &str| {
+            let mut harness = Harness::new(deduplicate).config(key, value);
+            harness.call(["{}"]).error().unwrap().message().to_owned()
+        };
+        assert_eq!(said("seconds", "0"), "config `seconds` is 0; it is 1 to 315619200, which is ten years");
+        assert_eq!(
+            said("seconds", "315619201"),
+            "config `seconds` is 315619201; it is 1 to 315619200, which is ten years"
+        );
+        assert_eq!(said("field", "a."), "config `field` is `a.`; it is the name of a field");
     }
 }

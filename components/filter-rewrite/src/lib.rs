@@ -1,17 +1,6 @@
 //! Drops debug lines, and hides who did it in the others.
 //!
-//! In: lines such as `info host=web-17 user=ada path=/orders/4711 status=200`, one per event.
-//! Out: `INFO host=web-17 user=*** path=/orders/4711 status=200`, with the key and the timestamp of the line. Lines
-//! that begin with `debug ` are dropped.
-//!
-//! Config: `keep-debug`, `true` to drop nothing.
-//!
-//! It works on bytes and does little for each, so it shows what crossing into a component costs: benchmarks use it.
-//!
-//! ```text
-//! cargo build --release --target wasm32-wasip2 -p filter-rewrite
-//! nodata add-component --file target/wasm32-wasip2/release/filter_rewrite.wasm --transform lines:clean-lines
-//! ```
+//! What goes in and comes out is in README.md. It works on bytes, and does so little for each that crossing is what it costs.
 
 use nodata_component::{Events, Output, Result, Transform, component, config};
 

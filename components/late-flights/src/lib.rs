@@ -1,17 +1,6 @@
 //! Keeps the flights that arrived late, and reshapes them.
 //!
-//! In: one flight per event, in JSON, as in the [on-time data of 2013](https://github.com/hadley/nycflights13).
-//! Out: `{"flight":"MQ3944","carrier":"MQ","route":"JFK-BWI","date":"2013-01-01","delay_minutes":851}`, with the id,
-//! the key and the timestamp of the flight. Flights that never arrived have no delay and are dropped.
-//! Aside: what is not such a flight, with the reason.
-//!
-//! Config: `minutes`, how late is late; 60 without it.
-//!
-//! ```text
-//! cargo build --release --target wasm32-wasip2 -p late-flights
-//! nodata add-component --file target/wasm32-wasip2/release/late_flights.wasm --transform flights:late-flights \
-//!     --config minutes=60
-//! ```
+//! What goes in, comes out and can go wrong is in README.md.
 
 use nodata_component::{Events, Output, Result, component, config};
 use serde::{Deserialize, Serialize};

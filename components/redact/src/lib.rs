@@ -1,15 +1,7 @@
 //! Blackens e-mail addresses.
 //!
-//! In: text. Out: the same events; each word with an `@` in it is `[redacted]` in their values.
-//! Aside: values that are not text.
-//!
-//! It is written against the contract itself, without the SDK: `cargo component` makes the bindings from
-//! `wit/streaming`, and events come and go as records. A component in any other language looks like this.
-//!
-//! ```text
-//! cargo component build --release
-//! nodata add-component --file target/wasm32-wasip1/release/redact.wasm --transform letters:clean-letters
-//! ```
+//! What goes in and comes out is in README.md. It is written against the contract itself, without the SDK: `cargo component` makes the
+//! bindings from `wit/streaming`, and events come and go as records.
 
 // Tests run on this machine, where there is no host to bind to.
 #[cfg(target_family = "wasm")]

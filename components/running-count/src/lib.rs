@@ -1,18 +1,6 @@
 //! Counts the events of each key.
 //!
-//! In: events with keys.
-//! Out: for each of them `{"key":"UA","count":17}`, with its key and timestamp: how many events of this key there were
-//! so far, this one included.
-//! Aside: events without a key, or with an empty one, which a table cannot hold.
-//!
-//! The counts are kept in the table `counts`, one for each key. They commit with the output and the position in the
-//! input, so no event is counted twice and none is left out, whatever crashes. They are per partition; so are keys,
-//! and therefore the count of a key is the count of all its events.
-//!
-//! ```text
-//! cargo build --release --target wasm32-wasip2 -p running-count
-//! nodata add-component --file target/wasm32-wasip2/release/running_count.wasm --transform late-flights:late-counts
-//! ```
+//! What goes in, comes out and can go wrong is in README.md. One read and one write of the table serve all keys of a batch.
 
 use nodata_component::{Error, Event, Events, Output, Result, component, state::Table};
 use serde::Serialize;

@@ -12,7 +12,7 @@ fn aggregate(server: &Server, component_name: &str, more: &[&str]) -> String {
 }
 
 /// What DuckDB answers about these lines, which the query calls `flights`.
-fn duckdb(lines: &[String], query: &str) -> Vec<Value> {
+pub(crate) fn duckdb(lines: &[String], query: &str) -> Vec<Value> {
     let mut file = tempfile::Builder::new().suffix(".ndjson").tempfile().unwrap();
     lines.iter().for_each(|line| writeln!(file, "{line}").unwrap());
     let path = file.path().display();

@@ -9,6 +9,7 @@ mod bad_input;
 mod clickhouse;
 mod command_line;
 mod deployments;
+mod examples;
 mod failures;
 mod flights;
 mod golden;
@@ -26,6 +27,8 @@ mod receiver;
 mod repair;
 mod roles;
 mod secrets; // who is given them, and who may send what
+mod several_roles;
+mod shipped;
 mod stop;
 mod tail;
 mod ticks;

@@ -50,7 +50,7 @@ pub mod source {
 pub mod aggregate {
     wit_bindgen::generate!({
         path: "wit",
-        world: "grouping-aggregate",
+        world: "aggregate",
         ownership: Borrowing { duplicate_if_necessary: true },
         pub_export_macro: true,
         export_macro_name: "export_aggregate",
@@ -94,6 +94,18 @@ pub mod ticker {
         pub_export_macro: true,
         export_macro_name: "export_ticker",
         default_bindings_module: "nodata_component::__private::bindings::ticker",
+        with: { "nodata:streaming/types@0.1.0": crate::bindings::nodata::streaming::types },
+    });
+}
+
+pub mod grouper {
+    wit_bindgen::generate!({
+        inline: "package nodata:sdk; world grouper { export nodata:streaming/grouper@0.1.0; }",
+        path: "wit",
+        ownership: Borrowing { duplicate_if_necessary: true },
+        pub_export_macro: true,
+        export_macro_name: "export_grouper",
+        default_bindings_module: "nodata_component::__private::bindings::grouper",
         with: { "nodata:streaming/types@0.1.0": crate::bindings::nodata::streaming::types },
     });
 }

@@ -80,11 +80,9 @@ pub mod __private {
         bindings::{
             aggregate::{
                 export_aggregate,
-                exports::nodata::streaming::{
-                    aggregator::{Groups as WireGroups, Guest as AggregateGuest, Membership},
-                    grouper::Guest as GrouperGuest,
-                },
+                exports::nodata::streaming::aggregator::{Groups as WireGroups, Guest as AggregateGuest, Membership},
             },
+            grouper::{export_grouper, exports::nodata::streaming::grouper::Guest as GrouperGuest},
             nodata::streaming::types::BytesColumnResult as WireColumn,
         },
         host::{export_accumulate, export_closed, export_keys, export_merge, export_render},

@@ -145,6 +145,7 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
     };
     let exported = exported(*role);
     let ticker = has(implementation, "tick").then(|| ticker(*role, component, &role_trait));
+    let grouper = (*role == Role::Aggregate && has(implementation, "group")).then(grouper);
     let ports = has(implementation, "ports").then(|| ports(component, &role_trait));
     let lifecycle = lifecycle(*role, component, &role_trait, implementation);
     Ok(quote! {
@@ -162,6 +163,7 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
             #exported
             #lifecycle
             #ticker
+            #grouper
             #ports
         };
     })
@@ -240,6 +242,26 @@ fn ticker(role: Role, component: &Type, role_trait: &Ident) -> TokenStream {
     }
 }
 
+/// Groups by something else than the key of the event. Without it, the host need not look for a group in other partitions.
+fn grouper() -> TokenStream {
+    quote! {
+        impl ::nodata_component::__private::GrouperGuest for Exported {
+            fn keys(
+                input: &::nodata_component::__private::Batch,
+            ) -> ::core::result::Result<
+                ::nodata_component::__private::WireColumn,
+                ::nodata_component::__private::Error,
+            > {
+                INSTANCE.with(|instance| ::nodata_component::__private::export_keys(instance, input))
+            }
+        }
+
+        ::nodata_component::__private::export_grouper!(
+            Exported with_types_in ::nodata_component::__private::bindings::grouper
+        );
+    }
+}
+
 /// What it says of its ports.
 fn ports(component: &Type, role_trait: &Ident) -> TokenStream {
     quote! {
@@ -260,7 +282,7 @@ fn ports(component: &Type, role_trait: &Ident) -> TokenStream {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Role {
     Transform,
     Sink,
@@ -307,14 +329,6 @@ fn exported(role: Role) -> TokenStream {
             );
         },
         Role::Aggregate => quote! {
-            impl ::nodata_component::__private::GrouperGuest for Exported {
-                fn keys(
-                    input: &::nodata_component::__private::Batch,
-                ) -> ::core::result::Result<::nodata_component::__private::WireColumn, #failed> {
-                    INSTANCE.with(|instance| ::nodata_component::__private::export_keys(instance, input))
-                }
-            }
-
             impl ::nodata_component::__private::AggregateGuest for Exported {
                 fn accumulate(
                     input: &::nodata_component::__private::Batch,
@@ -434,6 +448,9 @@ mod tests {
         let ticker = "export_ticker !";
         assert!(!exports("impl Transform for Thing { fn process(&mut self) {} }", ticker));
         assert!(exports("impl Sink for Thing { fn tick(&mut self, tick: Tick) -> Result<()> { Ok(()) } }", ticker));
+        let grouper = "export_grouper !";
+        assert!(!exports("impl Aggregate for Thing {}", grouper));
+        assert!(exports("impl Aggregate for Thing { fn group(&self) {} }", grouper));
         let ports = "export_ports !";
         assert!(!exports("impl Transform for Thing {}", ports));
         assert!(exports("impl Transform for Thing { fn ports() -> Result<Vec<PortInfo>> { todo() } }", ports));
