@@ -312,7 +312,17 @@ impl Task {
     async fn read(&mut self) -> Result<(), LogError> {
         let limits = ReadLimits { bytes_max: INPUT_BYTES, events_max: self.pace.events() };
         loop {
-            let chunk = self.settings.log.read(self.settings.source, self.position, limits).await?;
+            let chunk = match self.settings.log.read(self.settings.source, self.position, limits).await {
+                Err(LogError::OutOfRange { earliest, .. }) if self.position < earliest => {
+                    let (from, to) = (self.position, earliest - 1);
+                    let note = format!("events {from} to {to} are gone: the topic keeps them no longer");
+                    self.settings.guest_log.note(self.settings.source.partition, &note);
+                    self.position = earliest;
+                    self.settings.status.update(|report| report.position = earliest);
+                    continue;
+                }
+                chunk => chunk?,
+            };
             self.ahead = chunk.batches.into();
             if !self.ahead.is_empty() || chunk.next == self.position {
                 return Ok(());
