@@ -160,8 +160,17 @@ impl Secrets {
             let Some(value) = unseal(key, &name, &sealed) else { return Err(SecretError::OtherKey { place }) };
             known.secrets.insert(name, (value, entry.updated_us));
         }
+        Ok(Self::of(place, known, meta, clock))
+    }
+
+    /// Those of a store that has none, whose key would be in `place`.
+    pub fn none(place: PathBuf, meta: Arc<dyn MetadataStore>, clock: Arc<dyn Clock>) -> Self {
+        Self::of(place, Known::default(), meta, clock)
+    }
+
+    fn of(place: PathBuf, known: Known, meta: Arc<dyn MetadataStore>, clock: Arc<dyn Clock>) -> Self {
         let known = Mutex::new(known);
-        Ok(Self { inner: Arc::new(Inner { meta, clock, place, known, putting: tokio::sync::Mutex::default() }) })
+        Self { inner: Arc::new(Inner { meta, clock, place, known, putting: tokio::sync::Mutex::default() }) }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -1,9 +1,13 @@
-//! Counts the events of each key, and does as a value says: `panic` and `refuse` fail the call for good,
+//! Counts the events of each key, and does as the first word of a value says: `panic` and `refuse` fail the call for good,
 //! `aside` is put aside. What was counted is shown and emitted as `KEY: COUNT`.
 
 use nodata_component::{Aggregate, Error, Event, Group, Result, component};
 
 struct CountsAsTold;
+
+fn word(text: &str) -> &str {
+    text.split(' ').next().unwrap_or_default()
+}
 
 #[component]
 impl Aggregate for CountsAsTold {
@@ -14,11 +18,11 @@ impl Aggregate for CountsAsTold {
     }
 
     fn accepts(&self, event: &Event<'_>) -> std::result::Result<(), String> {
-        if event.text().is_ok_and(|text| text == "aside") { Err("told to".to_owned()) } else { Ok(()) }
+        if event.text().is_ok_and(|text| word(text) == "aside") { Err("told to".to_owned()) } else { Ok(()) }
     }
 
     fn add(&self, count: &mut u64, event: &Event<'_>) -> Result<()> {
-        match event.text()? {
+        match word(event.text()?) {
             "panic" => panic!("told to"),
             "refuse" => return Err(Error::permanent("told to")),
             _ => *count += 1,

@@ -1,5 +1,6 @@
-//! A sink that prints what it delivers, when it is flushed, and does as each value says: `panic` and `refuse` fail the call, `later`
-//! fails it until it was tried twice, `aside` is rejected, and `enough` is left for the next call with what is behind it. With config `down`, no flush succeeds.
+//! A sink that prints what it delivers, when it is flushed, and does as the first word of each value says: `panic` and `refuse` fail the
+//! call, `later` fails it until it was tried twice, `aside` is rejected, and `enough` is left for the next call with what is behind it.
+//! With config `down`, no flush succeeds. How many were delivered is in its state.
 
 use nodata_component::{Error, Events, Rejects, Result, Sink, component, config, state::Table};
 
@@ -14,8 +15,11 @@ impl Sink for TellsWhatItDelivers {
     }
 
     fn write(&mut self, events: Events<'_>, rejects: &mut Rejects<'_>) -> Result<()> {
+        // Of a call that failed, something may be left.
+        self.written.clear();
         for event in events {
-            match event.text()? {
+            let text = event.text()?;
+            match text.split(' ').next().unwrap_or_default() {
                 "panic" => panic!("told to"),
                 "refuse" => return Err(Error::permanent("told to")),
                 "later" if events.attempt() <= 2 => return Err(Error::transient("told to")),
@@ -24,9 +28,7 @@ impl Sink for TellsWhatItDelivers {
                     rejects.defer(&event)?;
                     break;
                 }
-                text => {
-                    self.written.push(format!("{} {} {} {text}", events.topic(), events.partition(), event.offset()))
-                }
+                _ => self.written.push(format!("{} {} {} {text}", events.topic(), events.partition(), event.offset())),
             }
         }
         // State commits with the position, in a sink too.

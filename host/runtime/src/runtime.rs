@@ -32,7 +32,8 @@ pub struct RuntimeOptions {
     pub compiler: Compiler,
     /// Where compiled components are kept. It is made if it is not there, and nobody else may read or write it.
     pub cache_dir: PathBuf,
-    /// Threads that run guests.
+    /// Threads that run guests. 0: none, they run on the tokio runtime of whoever spawns them, as in a test that has one thread and
+    /// turns its own clock.
     pub guest_threads: usize,
     /// Memory of all instances together.
     pub memory_bytes_max: u64,

@@ -12,20 +12,24 @@ use tokio::task::JoinHandle;
 
 /// A runtime for guests and nothing else. Dropping it abandons what still runs.
 pub(crate) struct GuestThreads {
-    handle: Handle,
+    /// `None`: guests run where whoever spawns them is.
+    handle: Option<Handle>,
     /// `None` when it was stopped.
     runtime: Mutex<Option<Runtime>>,
 }
 
 impl GuestThreads {
     pub(crate) fn start(count: usize) -> io::Result<Self> {
+        if count == 0 {
+            return Ok(Self { handle: None, runtime: Mutex::default() });
+        }
         let runtime = Builder::new_multi_thread()
-            .worker_threads(count.max(1))
+            .worker_threads(count)
             .thread_name("nodata-guest")
             .on_thread_start(give_way)
             .enable_time()
             .build()?;
-        Ok(Self { handle: runtime.handle().clone(), runtime: Mutex::new(Some(runtime)) })
+        Ok(Self { handle: Some(runtime.handle().clone()), runtime: Mutex::new(Some(runtime)) })
     }
 
     pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
@@ -33,7 +37,10 @@ impl GuestThreads {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.handle.spawn(future)
+        match &self.handle {
+            Some(threads) => threads.spawn(future),
+            None => tokio::spawn(future),
+        }
     }
 
     /// Drops every task at its next pause and waits for the threads, at most so long.
@@ -80,7 +87,7 @@ mod tests {
             let name = std::thread::current().name().map(str::to_owned);
             (name, rustix::process::getpriority_process(None).unwrap())
         });
-        let (name, nice) = threads.handle.block_on(who).unwrap();
+        let (name, nice) = threads.handle.as_ref().unwrap().block_on(who).unwrap();
         assert_eq!(name.as_deref(), Some("nodata-guest"));
         assert!(nice >= GUEST_NICE, "{nice}");
         assert_ne!(rustix::process::getpriority_process(None).unwrap(), nice);
@@ -99,6 +106,14 @@ mod tests {
         assert!(task.await.unwrap_err().is_cancelled());
         // Nothing starts any more, and nothing panics.
         assert!(threads.spawn(async {}).await.unwrap_err().is_cancelled());
+        threads.stop(Duration::ZERO).await;
+    }
+
+    #[tokio::test]
+    async fn without_threads_guests_run_where_they_are_spawned() {
+        let threads = GuestThreads::start(0).unwrap();
+        let here = std::thread::current().id();
+        assert_eq!(threads.spawn(async { std::thread::current().id() }).await.unwrap(), here);
         threads.stop(Duration::ZERO).await;
     }
 

@@ -24,7 +24,7 @@ use nodata_runtime::{
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Why a request about a deployment was refused.
@@ -280,6 +280,8 @@ pub struct Deployments {
     live: Arc<Mutex<BTreeMap<String, Live>>>,
     /// Moves whenever a task begins or ends, or a deployment is gone.
     moved: watch::Sender<u64>,
+    /// Has the supervisor look again although nothing was written.
+    pub(crate) look: Arc<Notify>,
     /// How far the supervisor has made true what was asked for, as a version of the entries.
     seen: watch::Sender<u64>,
     /// Dead letters are replayed by one at a time.
@@ -357,6 +359,7 @@ impl Deployments {
             parts,
             live: Arc::default(),
             moved: watch::Sender::new(0),
+            look: Arc::default(),
             seen: watch::Sender::new(0),
             replaying: Arc::default(),
             resetting: Arc::default(),
@@ -618,9 +621,8 @@ impl Deployments {
 
     /// What the components of a deployment printed.
     pub async fn log_of(&self, name: &str) -> Result<Arc<GuestLog>, DeploymentError> {
-        let (spec, _) = self.spec(name).await?;
-        // A deployment that was made a moment ago may not be known to the supervisor yet.
-        self.wait_until(|live| live.get(name).is_some_and(|live| live.owner == spec.owner)).await;
+        let (_, version) = self.spec(name).await?;
+        self.wait_until_seen(version).await;
         let live = self.live();
         live.get(name).map(|live| live.guest_log.clone()).ok_or(DeploymentError::Unknown { name: name.to_owned() })
     }
@@ -634,10 +636,15 @@ impl Deployments {
         }
     }
 
-    /// Waits until the supervisor knows what was written with this version, and none of the tasks works any more.
-    pub(crate) async fn wait_until_idle(&self, name: &str, version: u64) {
+    /// Waits until the supervisor knows what was written with this version: what was made a moment ago, or found at a start.
+    pub(crate) async fn wait_until_seen(&self, version: u64) {
         // This keeps the sender, so the wait does not fail.
         let _ = self.seen.subscribe().wait_for(|seen| *seen >= version).await;
+    }
+
+    /// Waits until the supervisor knows what was written with this version, and none of the tasks works any more.
+    pub(crate) async fn wait_until_idle(&self, name: &str, version: u64) {
+        self.wait_until_seen(version).await;
         self.wait_until(|live| live.get(name).is_none_or(|live| live.tasks.values().all(|task| !task.is_running)))
             .await;
     }

@@ -61,7 +61,12 @@ impl Deployments {
             let moved = match self.try_reset(&spec, &sources, request).await {
                 // A task began again just now; it waits a second before it does so once more.
                 Err(DeploymentError::Log(LogError::Fenced { .. })) => continue,
-                moved => moved?,
+                Err(error) => {
+                    // Some may have been taken over. Those that had failed try again, as nobody else would have them do.
+                    self.look.notify_one();
+                    return Err(error);
+                }
+                Ok(moved) => moved,
             };
             if !request.dry_run {
                 self.begin_again(&spec, &sources).await?;

@@ -34,7 +34,7 @@ impl Deployments {
         page_size: usize,
         token: &[u8],
     ) -> Result<(Vec<GroupView>, Option<Bytes>), DeploymentError> {
-        let (spec, _) = self.spec(name).await?;
+        let (spec, version) = self.spec(name).await?;
         if spec.role != DeploymentRole::Aggregate {
             return Err(DeploymentError::NotAnAggregate { name: name.to_owned() });
         }
@@ -43,6 +43,8 @@ impl Deployments {
         if found.is_empty() {
             return Ok((Vec::new(), next));
         }
+        // A server that started a moment ago may not know it yet.
+        self.wait_until_seen(version).await;
         let has_windows = spec.aggregation.is_some_and(|how| how.window != Window::None);
         let values = self.show(&spec, &found, has_windows).await?;
         let views = found.into_iter().zip(values).map(|((group, _), value)| GroupView {

@@ -51,6 +51,7 @@ impl Supervisor {
                 // Tasks that ended first: an entry may wait for them.
                 Some(ended) = self.tasks.join_next() => self.ended(ended).await,
                 changed = version.changed() => if changed.is_err() { break },
+                () = self.deployments.look.notified() => {}
                 changed = changes.recv() => match changed {
                     Ok(changes) if !changes.iter().any(|change| matches!(change, Change::Topic(_))) => continue,
                     Err(broadcast::error::RecvError::Closed) => break,

@@ -384,7 +384,18 @@ impl Task {
         let limits = ReadLimits { bytes_max: INPUT_BYTES, events_max: self.pace.events() };
         loop {
             let from = self.ahead.back().map_or(self.position, |stored| stored.last() + 1);
-            let chunk = self.settings.log.read(self.settings.source, from, limits).await?;
+            let chunk = match self.settings.log.read(self.settings.source, from, limits).await {
+                // What was read before is processed first.
+                Err(LogError::OutOfRange { .. }) if !self.ahead.is_empty() => return Ok(()),
+                Err(LogError::OutOfRange { earliest, .. }) if from < earliest => {
+                    let note = format!("events {from} to {} are gone: the topic keeps them no longer", earliest - 1);
+                    self.settings.guest_log.note(self.settings.source.partition, &note);
+                    self.position = earliest;
+                    self.settings.status.update(|report| report.position = earliest);
+                    continue;
+                }
+                chunk => chunk?,
+            };
             self.ahead.extend(chunk.batches);
             if !self.ahead.is_empty() || chunk.next == self.position {
                 return Ok(());

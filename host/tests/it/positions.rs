@@ -2,6 +2,7 @@
 
 use crate::harness::{Server, block_on, component, json_lines};
 use nodata_client::{Event, PublisherOptions};
+use nodata_log::fs::simulated::Chance;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -531,4 +532,37 @@ fn a_deployment_that_is_replaced_under_load_counts_each_event_once() {
     let expected: BTreeMap<String, Vec<u64>> =
         published.into_iter().map(|(key, count)| (key, (1..=count).collect())).collect();
     assert_eq!(by_key, expected);
+}
+
+#[test]
+fn a_task_that_retention_has_overtaken_goes_on_with_what_is_left() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "in", "--retention-size", "1MiB"]);
+    server.ok(&["topic", "create", "out"]);
+    server.publish("in", &["first"]);
+    server.deploy("copies", "in:out", &["--from", "earliest"]);
+    server.wait_until_done("copies");
+    server.ok(&["deployment", "pause", "copies"]);
+    // Values that do not become smaller.
+    let mut chance = Chance::new(1);
+    let mut noise = || -> String { (0..64).map(|_| format!("{:016x}", chance.number())).collect() };
+    let (earliest, end) = loop {
+        let values: Vec<String> = (0..500).map(|_| noise()).collect();
+        server.publish("in", &values.iter().map(String::as_str).collect::<Vec<_>>());
+        server.ok(&["topic", "flush", "in"]);
+        let described = server.json(&["topic", "describe", "in"]);
+        let [earliest, end] = ["earliest", "end"].map(|of| described["partition_offsets"][0][of].as_u64().unwrap());
+        if earliest > 1 {
+            break (earliest, end);
+        }
+    };
+    server.ok(&["deployment", "resume", "copies"]);
+    server.publish("in", &["last"]);
+    server.wait_until_done("copies");
+    let out = server.values("out");
+    assert_eq!((out[0].as_str(), out[out.len() - 1].as_str()), ("first", "last"));
+    assert_eq!(out.len() as u64, 1 + (end - earliest) + 1, "all that is left comes out");
+    let lines = json_lines(&server.ok(&["deployment", "logs", "copies", "--json"]));
+    let said = format!("events 1 to {} are gone: the topic keeps them no longer", earliest - 1);
+    assert!(lines.iter().any(|line| line["text"] == said.as_str()), "{lines:?}");
 }
