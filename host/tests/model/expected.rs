@@ -57,8 +57,8 @@ impl Expected {
         let watermark = self.latest.map_or(TimestampUs::MIN, |latest| latest - lateness_us);
         let open: Vec<(TimestampUs, TimestampUs)> =
             windows.iter().copied().filter(|(_, end)| *end > watermark).collect();
-        // The component finds a group for what it puts aside, and none for other events without a key.
-        let has_group = event.key.is_some() || word == "aside";
+        // The group is the key, and the component does not see what is in none.
+        let has_group = event.key.is_some();
         let is_in_none = matches!(scenario.job, Job::Aggregate { .. }) && (!has_group || open.is_empty());
         if is_poison && !is_in_none {
             match scenario.policy.then {
