@@ -104,6 +104,16 @@ impl CallError {
         self
     }
 
+    /// The same, of a call that gives an instance the memory of another one.
+    pub(crate) fn at_restore(self, saved_by: &str) -> Self {
+        let mut error = self.at_open();
+        if let CallErrorReason::NotOpen(words) = &mut error.failure.reason {
+            let by = saved_by.get(..12).unwrap_or(saved_by);
+            *words = format!("it cannot go on from the memory that {by} saved: {words}");
+        }
+        error
+    }
+
     /// What the component said, or what happened to it.
     pub fn words(&self) -> String {
         match self.reason() {

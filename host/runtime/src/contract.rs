@@ -31,6 +31,8 @@ pub enum Extra {
     Lifecycle,
     /// It is called at intervals.
     Ticker,
+    /// What it keeps in memory is saved and restored.
+    Snapshot,
     /// It says what it needs around it.
     Ports,
     /// An aggregate that says which group an event belongs to.
@@ -38,7 +40,7 @@ pub enum Extra {
 }
 
 /// Every extra that this host uses.
-pub(crate) const EXTRAS: &[Extra] = &[Extra::Lifecycle, Extra::Ticker, Extra::Ports, Extra::Grouper];
+pub(crate) const EXTRAS: &[Extra] = &[Extra::Lifecycle, Extra::Ticker, Extra::Snapshot, Extra::Ports, Extra::Grouper];
 
 impl Extra {
     /// The name of its interface.
@@ -46,6 +48,7 @@ impl Extra {
         match self {
             Extra::Lifecycle => "lifecycle",
             Extra::Ticker => "ticker",
+            Extra::Snapshot => "snapshot",
             Extra::Ports => "ports",
             Extra::Grouper => "grouper",
         }
@@ -61,6 +64,7 @@ impl Extra {
         match self {
             Extra::Lifecycle => &["open", "close"],
             Extra::Ticker => &["on-tick"],
+            Extra::Snapshot => &["save", "restore"],
             Extra::Ports => &["describe"],
             Extra::Grouper => &["keys"],
         }
@@ -71,6 +75,7 @@ impl Extra {
         match self {
             Extra::Lifecycle => "opens and closes",
             Extra::Ticker => "ticks",
+            Extra::Snapshot => "keeps memory",
             Extra::Ports => "describes its ports",
             Extra::Grouper => "groups by itself",
         }
@@ -80,7 +85,7 @@ impl Extra {
     pub(crate) fn is_for(self, role: Role) -> bool {
         match self {
             Extra::Lifecycle | Extra::Ports => true,
-            Extra::Ticker => role != Role::Source,
+            Extra::Ticker | Extra::Snapshot => role != Role::Source,
             Extra::Grouper => role == Role::Aggregate,
         }
     }

@@ -5,8 +5,10 @@ use crate::contract::Extra;
 use crate::guest::Guest;
 use crate::imports::types::{BatchHandle, CollectorHandle, ColumnFromCall};
 use crate::instance::{Function, Instance, other_role};
+use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::output::Output;
 use crate::ports::{DescribedPort, WirePort, described};
+use bytes::Bytes;
 use nodata_log::TimestampUs;
 use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, Resource, TypedFunc};
@@ -17,6 +19,8 @@ pub(crate) struct Extras {
     open: Option<Function<(), ()>>,
     close: Option<TypedFunc<(), ()>>,
     on_tick: Option<Function<Tick, ()>>,
+    save: Option<Function<(), Vec<u8>>>,
+    restore: Option<Function<(Bytes, String), ()>>,
     describe: Option<Function<(), Vec<WirePort>>>,
     pub(crate) keys: Option<Function<(Resource<BatchHandle>,), ColumnFromCall>>,
 }
@@ -39,6 +43,10 @@ impl Extras {
                 self.close = Some(instance.get_typed_func(&mut *store, close)?);
             }
             (Extra::Ticker, [on_tick]) => self.on_tick = Some(instance.get_typed_func(&mut *store, on_tick)?),
+            (Extra::Snapshot, [save, restore]) => {
+                self.save = Some(instance.get_typed_func(&mut *store, save)?);
+                self.restore = Some(instance.get_typed_func(&mut *store, restore)?);
+            }
             (Extra::Ports, [describe]) => self.describe = Some(instance.get_typed_func(&mut *store, describe)?),
             (Extra::Grouper, [keys]) => self.keys = Some(instance.get_typed_func(&mut *store, keys)?),
             _ => wasmtime::bail!("it has other functions"),
@@ -61,7 +69,25 @@ impl Instance {
         let on_tick = self.extras()?.on_tick.ok_or_else(other_role)?;
         self.begin_in_place()?;
         self.call(on_tick, (now_us, watermark_us, Resource::new_borrow(0))).await?;
-        self.finish()
+        self.finish().await
+    }
+
+    /// What the component keeps in memory after the call in hand, if it wants that to last. It may still write state.
+    pub async fn save(&mut self) -> Result<Option<Bytes>, CallError> {
+        let Some(save) = self.extras()?.save else { return Ok(None) };
+        let saved = self.call(save, ()).await?;
+        if saved.len() > SNAPSHOT_BYTES_MAX {
+            let what = format!("it saves {} bytes of memory, at most {SNAPSHOT_BYTES_MAX} are allowed", saved.len());
+            return Err(CallError::new(CallErrorReason::Permanent(what)));
+        }
+        Ok(Some(saved.into()))
+    }
+
+    /// Gives a new instance the memory that another one had, of this version or of the one with this digest.
+    pub async fn restore(&mut self, saved: Bytes, saved_by: &str) -> Result<(), CallError> {
+        let restore = self.extras()?.restore.ok_or_else(other_role)?;
+        self.begin_reading()?;
+        self.call(restore, (saved, saved_by.to_owned())).await.map_err(|error| error.at_restore(saved_by))
     }
 
     /// Opens a new instance, if the component wants that.

@@ -185,7 +185,7 @@ impl Instance {
     pub async fn process(&mut self, input: Input) -> Result<Output, CallError> {
         let Exports::Transform { process } = self.begin(Some(input))? else { return Err(other_role()) };
         self.call(process, handles()).await?;
-        self.finish()
+        self.finish().await
     }
 
     /// Gives a sink a batch, and has it delivered. What comes back is to be committed with the position behind the batch.
@@ -193,7 +193,7 @@ impl Instance {
         let Exports::Sink { write, flush } = self.begin(Some(input))? else { return Err(other_role()) };
         self.call(write, handles()).await?;
         self.call(flush, ()).await?;
-        self.finish()
+        self.finish().await
     }
 
     /// Opens a source at the position that was committed last.
@@ -210,7 +210,7 @@ impl Instance {
             PollStatus::Idle(millis) => SourceStatus::Idle(Duration::from_millis(millis.into())),
             PollStatus::Finished => SourceStatus::Finished,
         };
-        Ok((self.finish()?, status))
+        Ok((self.finish().await?, status))
     }
 
     /// Tells a source that everything up to its checkpoint is durable.
@@ -252,14 +252,14 @@ impl Instance {
             Resource::new_borrow(0),
         );
         let accumulators = self.call(accumulate, parameters).await?;
-        Ok((accumulators.elements(groups.keys.len(), "accumulate", true)?, self.finish()?))
+        Ok((accumulators.elements(groups.keys.len(), "accumulate", true)?, self.finish().await?))
     }
 
     /// Tells an aggregate that windows are closed. What it emits is to be committed with their end.
     pub async fn close(&mut self, groups: &Groups) -> Result<Output, CallError> {
         let Exports::Aggregate { finish, .. } = self.begin(None)? else { return Err(other_role()) };
         self.call(finish, (GroupsToGuest::of(groups), Resource::new_borrow(0))).await?;
-        self.finish()
+        self.finish().await
     }
 
     /// What a reader is shown of groups.
@@ -368,14 +368,16 @@ impl Instance {
     }
 
     /// What the calls since the beginning did.
-    pub(crate) fn finish(&mut self) -> Result<Output, CallError> {
+    pub(crate) async fn finish(&mut self) -> Result<Output, CallError> {
+        let memory = self.save().await?;
         let Some(live) = &mut self.live else { return Err(ended()) };
         let guest = live.store.data_mut();
         guest.input = None;
         let state = guest.state.finish();
         let host = |what: String| CallError::new(CallErrorReason::Host(what));
         let collector = guest.collector.as_mut().ok_or_else(|| host("the collector is gone".to_owned()))?;
-        collector.finish(state).map_err(|error| host(error.to_string()))
+        let output = collector.finish(state).map_err(|error| host(error.to_string()))?;
+        Ok(Output { memory, ..output })
     }
 }
 

@@ -148,6 +148,10 @@ pub const OUTPUT_EVENTS_MAX: u64 = 1 << 18;
 /// Bytes of keys and values that one call may write to state tables. Writing more is answered with `quota-exceeded`.
 pub const STATE_WRITE_BYTES_MAX: u64 = 16 << 20;
 
+/// Bytes that a component may save of its memory. They are written whole with each call that changed them; saving more is an error of
+/// the call.
+pub const SNAPSHOT_BYTES_MAX: usize = 1 << 20;
+
 /// Keys that a guest may get or put at once. They are copied before they are looked up.
 pub const STATE_KEYS_MAX: usize = 1 << 16;
 
@@ -165,9 +169,11 @@ const EVENT_OVERHEAD_BYTES: u64 = 24;
 
 // Everything that one call did travels in one transaction, and what is left over is for dead letters.
 const _: () = assert!(
-    OUTPUT_BYTES_MAX + OUTPUT_EVENTS_MAX * EVENT_OVERHEAD_BYTES + STATE_WRITE_BYTES_MAX
+    OUTPUT_BYTES_MAX + OUTPUT_EVENTS_MAX * EVENT_OVERHEAD_BYTES + STATE_WRITE_BYTES_MAX + (SNAPSHOT_BYTES_MAX as u64)
         < nodata_log::limits::FRAME_BYTES_MAX - (8 << 20)
 );
+
+const _: () = assert!(SNAPSHOT_BYTES_MAX <= nodata_log::limits::STATE_VALUE_BYTES_MAX);
 
 // What a guest may say.
 

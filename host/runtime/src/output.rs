@@ -32,6 +32,8 @@ pub struct Output {
     pub checkpoint: Option<Bytes>,
     /// One for each table.
     pub state: Vec<StateChange>,
+    /// What the instance keeps in memory now, of a component that wants that to last.
+    pub memory: Option<Bytes>,
 }
 
 /// The events that go to one partition behind one port.

@@ -4,6 +4,7 @@ mod aggregate; // accumulators in the state of a task
 mod control; // what an operator asks for
 mod dead_letters; // rejected events
 mod kept; // what one that was deleted leaves to another
+mod memory; // what instances keep
 mod outputs; // the topics behind the ports
 mod pace; // how many events at once
 mod parts; // groups that are in several partitions

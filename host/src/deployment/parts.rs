@@ -243,7 +243,7 @@ pub(crate) async fn put_together(
     }
     merge_all(instance, &mut parts).await?;
 
-    let mut output = Output::default();
+    let mut output = Output { memory: instance.save().await?, ..Output::default() };
     let mut change = |table: Name, entries: Vec<(Bytes, Option<Bytes>)>| {
         if !entries.is_empty() {
             output.state.push(StateChange { table, entries });

@@ -10,6 +10,7 @@
 
 use crate::deployment::aggregate;
 use crate::deployment::dead_letters;
+use crate::deployment::memory::Memory;
 use crate::deployment::outputs::Outputs;
 use crate::deployment::pace::Pace;
 use crate::deployment::parts::{self, Progress, Stage};
@@ -23,6 +24,7 @@ use crate::limits::{
     RETRY_MAX, TICK_US,
 };
 use crate::secrets::GrantedSecrets;
+use bytes::Bytes;
 use futures::FutureExt as _;
 use nodata_log::{
     Appended, Batch, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StateChange, StoredBatch, TaskKey,
@@ -204,6 +206,16 @@ impl From<Output> for Done {
     }
 }
 
+/// What came of something else than the next input, to be committed where the position is.
+#[derive(Default)]
+struct InPlace {
+    appends: Vec<(Tp, Batch)>,
+    state: Vec<StateChange>,
+    events_out: u64,
+    /// What the instance keeps then.
+    memory: Option<Bytes>,
+}
+
 /// Why events could not be processed.
 struct Trouble {
     reason: String,
@@ -249,6 +261,7 @@ pub(crate) struct Task {
     /// The position of the last commit, durable or on its way.
     expect: Option<Offset>,
     instance: Option<Instance>,
+    memory: Memory,
     outputs: Outputs,
     in_flight: VecDeque<InFlight>,
     pace: Pace,
@@ -309,6 +322,7 @@ impl Task {
             expect: lease.next,
             lease,
             instance: None,
+            memory: Memory::of(&*settings.log, key, &settings.program)?,
             outputs,
             in_flight: VecDeque::new(),
             pace: Pace::of(settings.spec.role),
@@ -496,13 +510,24 @@ impl Task {
             skipped,
             late,
         };
+        // The next call reads state, and no memory but its own.
         let changes_state = !output.state.is_empty();
+        let saved = output.memory.take();
+        output.state.extend(self.memory.change(saved.as_ref())?);
         let transaction = self.transaction(input, next, output, last_lines).await?;
         let pending = match self.settings.commit(transaction).await? {
             Committed::InOrder(pending) => pending,
-            Committed::TooLarge(error) => return Ok(Some(error)),
-            Committed::Stopped => return Ok(None),
+            // What the instance keeps is of a call that did not happen.
+            Committed::TooLarge(error) => {
+                self.instance = None;
+                return Ok(Some(error));
+            }
+            Committed::Stopped => {
+                self.instance = None;
+                return Ok(None);
+            }
         };
+        self.memory.keep(saved);
         self.in_flight.push_back(InFlight { pending, next, counts });
         self.left_rows = rows < input.len();
         self.position = next;
@@ -674,7 +699,7 @@ impl Task {
             }
             _ => instance.process(input).await.map(Done::from).map_err(CallFailure::from),
         };
-        self.keep_instance(instance);
+        self.keep_instance(instance, done.is_err());
         done
     }
 
@@ -706,40 +731,54 @@ impl Task {
         }
     }
 
-    fn keep_instance(&mut self, instance: Instance) {
+    /// Keeps an instance for the next call. One whose memory lasts must not remember a call that failed.
+    fn keep_instance(&mut self, instance: Instance, call_failed: bool) {
+        if call_failed && self.memory.is_kept() {
+            return;
+        }
         let memory_bytes = instance.memory_bytes();
         self.settings.status.update(|report| report.memory_bytes = memory_bytes);
         self.instance = Some(instance);
     }
 
-    /// Commits what came of something else than the next input; false if it is too much.
-    async fn commit_in_place(&mut self, output: Output) -> Result<bool, TaskEnd> {
-        let (appends, events_out) = (self.outputs.appends(output.batches), output.events);
-        self.commit_here(appends, output.state, events_out).await
+    /// What a call did that was about no input.
+    fn in_place(&self, output: Output) -> InPlace {
+        let Output { batches, events, state, memory, .. } = output;
+        InPlace { appends: self.outputs.appends(batches), state, events_out: events, memory }
     }
 
-    async fn commit_here(
-        &mut self,
-        appends: Vec<(Tp, Batch)>,
-        state: Vec<StateChange>,
-        events_out: u64,
-    ) -> Result<bool, TaskEnd> {
+    /// Commits what came of something else than the next input; false if it is too much.
+    async fn commit_in_place(&mut self, done: InPlace) -> Result<bool, TaskEnd> {
+        let InPlace { appends, mut state, events_out, memory } = done;
+        state.extend(self.memory.change(memory.as_ref())?);
         let transaction = self.lease.transaction(self.expect, self.position, appends, state);
         match self.settings.commit(transaction).await? {
             Committed::InOrder(pending) => {
+                self.memory.keep(memory);
                 pending.await?;
                 self.expect = Some(self.position);
                 self.settings.status.update(|report| report.events_out += events_out);
                 Ok(true)
             }
-            Committed::TooLarge(_) => Ok(false),
-            Committed::Stopped => Ok(true),
+            // What the instance keeps is of a call that did not happen.
+            Committed::TooLarge(_) => {
+                self.instance = None;
+                Ok(false)
+            }
+            Committed::Stopped => {
+                self.instance = None;
+                Ok(true)
+            }
         }
     }
 
     async fn start_instance(&mut self) -> Result<Instance, CallError> {
         let settings = self.settings.instance(self.lease.task, &self.outputs.ports);
-        self.settings.program.instantiate(settings).await
+        let mut instance = self.settings.program.instantiate(settings).await?;
+        if let Some((saved, saved_by)) = self.memory.to_restore() {
+            instance.restore(saved, saved_by).await?;
+        }
+        Ok(instance)
     }
 
     async fn transaction(

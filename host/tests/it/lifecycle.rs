@@ -45,7 +45,8 @@ fn a_component_that_does_not_open_is_not_deployed() {
     let args =
         ["add-component", "--transform", "in:out", "--config", "rename=city", "--file", &component("shape-json")];
     let said = server.run(&args).failed(2);
-    let expected = "component `shape-json` does not open: config `rename` is OLD=NEW, with commas between";
+    let expected =
+        "component `shape-json` does not open: config `rename` is `city`; it is OLD=NEW, with commas between";
     assert_eq!(said, format!("error: {expected}\n"));
 
     deploy(&["close=panic"]).ok();

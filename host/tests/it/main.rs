@@ -18,6 +18,7 @@ mod http_poll;
 mod kill;
 mod languages;
 mod lifecycle;
+mod memory;
 mod outside;
 mod poison;
 mod ports;

@@ -84,6 +84,17 @@ fn topics_are_made_as_the_ports_say_and_only_when_it_is_asked_for() {
     let said = deploy(&server, "copies", &["--transform", "in:bad name", "--create-topics"]).failed(2);
     assert_eq!(said, "error: name `bad name` contains ' '; allowed are letters, digits, `_`, `.` and `-`\n");
     assert_eq!(topics(&server), [""; 0]);
+    server.ok(&["topic", "create", "wide", "--partitions", "2"]);
+    let said = deploy(
+        &server,
+        "aggregate-fields",
+        &["--aggregate", "wide:out", "--window", "session=1m", "--create-topics", "--config", "compute=n=count"],
+    )
+    .failed(2);
+    assert!(said.contains("a session may be in any"), "{said}");
+    deploy(&server, "copies", &["--transform", "wide:out", "--create-topics", "--from", "kept"]).failed(1);
+    assert_eq!(topics(&server), ["wide"]);
+    server.ok(&["topic", "delete", "wide"]);
 
     deploy(&server, "describes-ports", &with(&[])).ok();
     assert_eq!(topics(&server), ["bad", "in", "out"]);

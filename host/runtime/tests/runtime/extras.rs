@@ -107,12 +107,47 @@ async fn what_a_tick_does_is_one_unit_without_an_input() {
 }
 
 #[tokio::test]
+async fn memory_is_saved_with_each_call_and_another_instance_goes_on_from_it() {
+    let mut running = setup("keeps-a-sum").start().await;
+    let output = running.call(&["5", "3"]).await;
+    assert_eq!(running.show(&output), "5\n8");
+    assert_eq!(output.memory.as_deref(), Some(&[8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..]));
+    let ticked = running.tick(7).await.unwrap();
+    assert_eq!(ticked.memory.as_ref().unwrap()[8], 1);
+
+    let mut another = setup("keeps-a-sum").start().await;
+    another.restore(ticked.memory.unwrap(), "0123456789abcdef").await.unwrap();
+    assert_eq!(said(&another), ["restored 8 by 0123456789abcdef"]);
+    let (output, ticked) = (another.call(&["1"]).await, another.tick(8).await.unwrap());
+    assert_eq!((another.show(&output), another.show(&ticked)), ("9".to_owned(), "tick 2".to_owned()));
+
+    let error = another.restore("x".into(), "0123456789abcdef").await.unwrap_err();
+    let expected =
+        "the component does not open: it cannot go on from the memory that 0123456789ab saved: that is no sum";
+    assert_eq!(error.to_string(), expected);
+    // A component that keeps nothing saves nothing.
+    let output = setup("copies").start().await.call(&["a"]).await;
+    assert_eq!(output.memory, None);
+}
+
+#[tokio::test]
+async fn a_call_whose_memory_cannot_be_saved_has_failed() {
+    let failed = |value| async move {
+        let mut running = setup("keeps-a-sum").start().await;
+        running.try_call(batch(&events(&[value]))).await.unwrap_err().words()
+    };
+    assert_eq!(failed("unsaved").await, "told not to save");
+    assert_eq!(failed("large").await, "it saves 1048577 bytes of memory, at most 1048576 are allowed");
+}
+
+#[tokio::test]
 async fn extras_are_named_and_must_be_what_the_contract_says() {
     let found = |name| inspect_component(&guest(name)).unwrap().extras;
     assert_eq!(found("copies"), []);
     assert_eq!(found("opens-and-closes"), [Extra::Lifecycle]);
     assert_eq!(found("ticks-outside"), [Extra::Lifecycle, Extra::Ticker]);
-    assert_eq!(found("tells-the-watermark"), [Extra::Lifecycle, Extra::Ticker, Extra::Grouper]);
+    assert_eq!(found("tells-the-watermark"), [Extra::Lifecycle, Extra::Ticker]);
+    assert_eq!(found("keeps-a-sum"), [Extra::Lifecycle, Extra::Ticker, Extra::Snapshot]);
     assert_eq!(found("describes-ports"), [Extra::Lifecycle, Extra::Ports]);
 
     let error = runtime().accept(guest("other-lifecycle")).await.err().unwrap();
@@ -123,7 +158,11 @@ async fn extras_are_named_and_must_be_what_the_contract_says() {
         let exports = [role, extra].map(|name| format!("(export \"nodata:streaming/{name}@0.1.0\" (instance $i))"));
         wat::parse_str(format!("(component (instance $i) {})", exports.concat())).unwrap()
     };
-    for (role, extra, what) in [("source-reader", "grouper", "source"), ("source-reader", "ticker", "source")] {
+    for (role, extra, what) in [
+        ("source-reader", "grouper", "source"),
+        ("source-reader", "ticker", "source"),
+        ("source-reader", "snapshot", "source"),
+    ] {
         let error = inspect_component(&with(role, extra)).unwrap_err();
         let expected = format!("the component exports `nodata:streaming/{extra}@0.1.0`, which is nothing for a {what}");
         assert_eq!(error.to_string(), expected);

@@ -207,6 +207,18 @@ impl Running {
         output
     }
 
+    /// Gives it the memory of another one.
+    pub(crate) async fn restore(&mut self, saved: Bytes, saved_by: &'static str) -> Result<(), CallError> {
+        let mut instance = self.instance.take().unwrap();
+        let call = async move {
+            let restored = instance.restore(saved, saved_by).await;
+            (instance, restored)
+        };
+        let (instance, restored) = self.runtime.spawn(call).await.unwrap();
+        self.instance = Some(instance);
+        restored
+    }
+
     /// Lets the instance go in order.
     pub(crate) async fn let_go(&mut self) -> Result<(), CallError> {
         let instance = self.instance.take().unwrap();

@@ -1,15 +1,11 @@
 //! Windows of an aggregate that are closed, and time that goes on by itself.
 
-use super::{Blame, CallFailure, Task, TaskEnd, Trouble};
+use super::{Blame, CallFailure, InPlace, Task, TaskEnd, Trouble};
 use crate::deployment::aggregate::{self, Aggregation};
 use crate::deployment::parts::{self, Stage};
 use crate::limits::{CLOSE_GROUPS_MAX, RETRY_FIRST, RETRY_MAX};
-use nodata_log::{Batch, StateChange, Tp};
-use nodata_runtime::{Groups, Output};
+use nodata_runtime::Groups;
 use std::time::{Duration, Instant};
-
-/// What is to be appended and changed, and how many events of the component that is.
-type Closed = (Vec<(Tp, Batch)>, Vec<StateChange>, u64);
 
 impl Task {
     /// Closes the windows that no event can come for any more, each once: its end is committed with what the component makes of it.
@@ -26,10 +22,10 @@ impl Task {
             let due = aggregate::due(how, self.time, &*self.settings.log, self.lease.task, most)?;
             let Some((groups, state)) = due else { break };
             let (error, blame) = match self.close(&groups).await {
-                Ok((appends, mut changes, events_out)) => {
-                    changes.extend(state);
+                Ok(mut closed) => {
+                    closed.state.extend(state);
                     self.settle(0).await?;
-                    if self.commit_here(appends, changes, events_out).await? {
+                    if self.commit_in_place(closed).await? {
                         self.is_well();
                         self.attempts = 0;
                         hard = 0;
@@ -78,15 +74,14 @@ impl Task {
     }
 
     /// What becomes of closed windows: what the component makes of them, or parts for who puts them together.
-    async fn close(&mut self, groups: &Groups) -> Result<Closed, CallFailure> {
+    async fn close(&mut self, groups: &Groups) -> Result<InPlace, CallFailure> {
         if let Stage::Part(to) = self.stage {
-            return Ok((parts::emit(to, groups)?, Vec::new(), 0));
+            return Ok(InPlace { appends: parts::emit(to, groups)?, ..InPlace::default() });
         }
         let mut instance = self.take_instance().await?;
         let closed = instance.close(groups).await;
-        self.keep_instance(instance);
-        let Output { batches, events, state, .. } = closed?;
-        Ok((self.outputs.appends(batches), state, events))
+        self.keep_instance(instance, closed.is_err());
+        Ok(self.in_place(closed?))
     }
 
     /// Says how far its partition is in time to whom it gave parts, if there is something new to say.
@@ -99,7 +94,7 @@ impl Task {
         let Some(progress) = parts::news(how.window, watermark, self.told, self.is_idle) else { return Ok(()) };
         let (appends, state) = parts::tell(to, self.settings.source.partition, progress)?;
         self.settle(0).await?;
-        if self.commit_here(appends, state, 0).await? {
+        if self.commit_in_place(InPlace { appends, state, ..InPlace::default() }).await? {
             self.told = Some(progress);
         }
         Ok(())

@@ -1,11 +1,10 @@
 //! Dead letters that a task processes once more.
 
-use super::{Advance, Task, TaskEnd};
+use super::{Advance, InPlace, Task, TaskEnd};
 use crate::deployment::dead_letters::{self, Letter};
 use crate::deployment::parts::Stage;
 use crate::deployment::replay::READ;
 use nodata_log::{TopicId, Tp};
-use nodata_runtime::Output;
 
 impl Task {
     /// Processes the dead letters of this task that it was asked for, each on its own.
@@ -40,7 +39,7 @@ impl Task {
         // Letters of others at the end would be looked at again after each restart.
         if dead_letters::replayed(&*self.settings.log, self.lease.task, letters.topic)? < replay.until {
             let state = vec![dead_letters::replayed_to(letters.topic, replay.until)?];
-            self.commit_in_place(Output { state, ..Output::default() }).await?;
+            self.commit_in_place(InPlace { state, ..InPlace::default() }).await?;
         }
         self.replayed = Some(replay);
         Ok(())

@@ -74,7 +74,7 @@ impl Task {
         let watermark_us = self.watermark();
         let mut instance = self.take_instance().await?;
         let ticked = instance.tick(self.settings.clock.now_us(), watermark_us).await;
-        self.keep_instance(instance);
+        self.keep_instance(instance, ticked.is_err());
         Ok(ticked?)
     }
 
@@ -86,11 +86,12 @@ impl Task {
 
     /// Commits what came of a tick; false if it is too much. One that did nothing costs nothing.
     async fn commit_tick(&mut self, output: Output) -> Result<bool, TaskEnd> {
-        if output.batches.is_empty() && output.state.is_empty() {
+        let done = self.in_place(output);
+        if done.appends.is_empty() && done.state.is_empty() && self.memory.change(done.memory.as_ref())?.is_none() {
             return Ok(true);
         }
         self.settle(0).await?;
-        self.commit_in_place(output).await
+        self.commit_in_place(done).await
     }
 
     fn has_ticked(&mut self) {

@@ -96,6 +96,17 @@ pub trait Aggregate: Sized + 'static {
         Ok(())
     }
 
+    /// What another instance needs to be exactly where this one is: see [`Transform::save`](crate::Transform::save).
+    fn save(&self) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    /// Goes on from what was [`saved`](Self::save): see [`Transform::restore`](crate::Transform::restore).
+    fn restore(&mut self, saved: &[u8], saved_by: &str) -> Result<()> {
+        let _ = (saved, saved_by);
+        Ok(())
+    }
+
     /// The end of an instance that is not needed any more: see [`Transform::close`](crate::Transform::close).
     fn close(self) {}
 
@@ -321,5 +332,50 @@ mod tests {
         let expected = [Event::new("6").key("even").timestamp_us(10), Event::new("9").key("odd").timestamp_us(10)];
         assert_eq!(closed.events(), expected);
         assert_eq!(harness.shown("odd"), None);
+    }
+
+    /// Says how many events there were before each, of all groups.
+    struct Remembers {
+        seen: std::cell::Cell<u8>,
+    }
+
+    impl Aggregate for Remembers {
+        type Accumulator = u8;
+
+        fn new() -> Result<Self> {
+            Ok(Self { seen: 0.into() })
+        }
+
+        fn add(&self, before: &mut u8, _: &Event_<'_>) -> Result<()> {
+            *before = self.seen.get();
+            self.seen.set(*before + 1);
+            Ok(())
+        }
+
+        fn merge(&self, _: &mut u8, _: u8) -> Result<()> {
+            Ok(())
+        }
+
+        fn save(&self) -> Result<Vec<u8>> {
+            Ok(vec![self.seen.get()])
+        }
+
+        fn restore(&mut self, saved: &[u8], _: &str) -> Result<()> {
+            self.seen.set(saved[0]);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_aggregate_goes_on_from_what_it_saved() {
+        let mut harness = AggregateHarness::<Remembers>::new();
+        let _ = harness.call([Event::new("x").key("a"), Event::new("x").key("b")]).ok();
+        harness.restart();
+        let _ = harness.call([Event::new("x").key("b")]).ok();
+        let _ = harness.tick(0, None).ok();
+        harness.restart();
+        let _ = harness.call([Event::new("x").key("c")]).ok();
+        let shown = ["a", "b", "c"].map(|key| harness.shown(key));
+        assert_eq!(shown, ["0", "2", "3"].map(|before| Some(before.as_bytes().to_vec())));
     }
 }

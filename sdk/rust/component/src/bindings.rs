@@ -109,3 +109,14 @@ pub mod grouper {
         with: { "nodata:streaming/types@0.1.0": crate::bindings::nodata::streaming::types },
     });
 }
+
+pub mod snapshot {
+    wit_bindgen::generate!({
+        inline: "package nodata:sdk; world snapshot { export nodata:streaming/snapshot@0.1.0; }",
+        path: "wit",
+        pub_export_macro: true,
+        export_macro_name: "export_snapshot",
+        default_bindings_module: "nodata_component::__private::bindings::snapshot",
+        with: { "nodata:streaming/types@0.1.0": crate::bindings::nodata::streaming::types },
+    });
+}

@@ -39,7 +39,7 @@ use crate::tick::Tick;
 ///
 /// What a component keeps is a cache: it is gone when the host restarts, moves the partition or replaces the
 /// component, and it is dropped when a call fails, so that nothing half-done is carried over. What must last is
-/// written to a [`state::Table`](crate::state::Table).
+/// written to a [`state::Table`](crate::state::Table), or, if it is small, [saved](Self::save) with the position.
 pub trait Transform: Sized + 'static {
     /// Makes one when an instance starts, and after a call that failed. State can be read here and not written.
     ///
@@ -80,6 +80,56 @@ pub trait Transform: Sized + 'static {
     /// ```
     fn tick(&mut self, tick: Tick, out: &mut Output<'_>) -> Result<()> {
         let _ = (tick, out);
+        Ok(())
+    }
+
+    /// What another instance needs to be exactly where this one is. Called after each call that succeeded, and durable with it, so that
+    /// what a component keeps is as exact as its position. At most 1 MiB; the same bytes as the last time cost nothing.
+    ///
+    /// This is for small things that are costly to look up for each event. What is large, or grows with the keys there are, belongs in a
+    /// [`state::Table`](crate::state::Table). A component that writes this also writes [`restore`](Self::restore), and is made anew and
+    /// restored after every call that failed.
+    ///
+    /// ```
+    /// # use nodata_component::{Events, Output, Result, Transform, component};
+    /// /// Numbers events, without asking a table for each of them.
+    /// struct Numbered {
+    ///     next: u64,
+    /// }
+    ///
+    /// #[component]
+    /// impl Transform for Numbered {
+    ///     fn new() -> Result<Self> {
+    ///         Ok(Self { next: 0 })
+    ///     }
+    ///
+    ///     fn process(&mut self, events: Events<'_>, out: &mut Output<'_>) -> Result<()> {
+    ///         for event in events {
+    ///             out.like(&event).header("number", self.next.to_string()).value(event.bytes()?)?;
+    ///             self.next += 1;
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn save(&self) -> Result<Vec<u8>> {
+    ///         Ok(self.next.to_le_bytes().to_vec())
+    ///     }
+    ///
+    ///     fn restore(&mut self, saved: &[u8], _: &str) -> Result<()> {
+    ///         self.next = u64::from_le_bytes(saved.try_into()?);
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    fn save(&self) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    /// Goes on from what was [`saved`](Self::save), on a new one. Who saved it is named by its digest, which is another one after an
+    /// update: what is saved is a format, and a new version must read what the one before it wrote. State can be read here and not
+    /// written.
+    fn restore(&mut self, saved: &[u8], saved_by: &str) -> Result<()> {
+        let _ = (saved, saved_by);
         Ok(())
     }
 
@@ -227,6 +277,70 @@ mod tests {
         fn close(self) {
             SAID.with_borrow_mut(|said| said.push(format!("closed, {}", write_state().unwrap_err())));
         }
+    }
+
+    /// Numbers events, remembers the number, and fails as it is told.
+    struct Numbered {
+        next: u8,
+    }
+
+    impl Transform for Numbered {
+        fn new() -> Result<Self> {
+            Ok(Self { next: 0 })
+        }
+
+        fn process(&mut self, events: Events<'_>, out: &mut Output<'_>) -> Result<()> {
+            for event in events {
+                self.next += 1;
+                out.push(self.next.to_string())?;
+                if event.bytes()? == b"fail" {
+                    return Err(Error::transient("told to"));
+                }
+            }
+            Ok(())
+        }
+
+        fn tick(&mut self, _: Tick, _: &mut Output<'_>) -> Result<()> {
+            self.next += 10;
+            Ok(())
+        }
+
+        fn save(&self) -> Result<Vec<u8>> {
+            match self.next {
+                99 => Err(Error::permanent("no")),
+                100 => Ok(vec![0; (1 << 20) + 1]),
+                next => Ok(vec![next]),
+            }
+        }
+
+        fn restore(&mut self, saved: &[u8], saved_by: &str) -> Result<()> {
+            self.next = saved[0] + u8::from(saved_by == "old");
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_there_again_and_a_failed_call_is_in_no_memory() {
+        let mut harness = Harness::of::<Numbered>();
+        assert_eq!(harness.saved(), None);
+        assert_eq!(texts(&harness.call(["a", "b"]).ok()), ["1", "2"]);
+        harness.restart();
+        assert_eq!(texts(&harness.call(["c"]).ok()), ["3"]);
+        assert!(harness.call(["d", "e", "fail"]).error().is_some());
+        assert_eq!(texts(&harness.call_again()), [""; 0]);
+        assert_eq!(texts(&harness.call(["f"]).ok()), ["4"]);
+        let _ = harness.tick(7).ok();
+        assert_eq!(harness.saved(), Some(&[14][..]));
+        harness.restart();
+        assert_eq!(texts(&harness.call(["g"]).ok()), ["15"]);
+
+        let mut harness = Harness::of::<Numbered>().saved_by("old", [97]);
+        assert_eq!(harness.call(["h"]).error(), Some(&Error::permanent("no")));
+        assert_eq!(texts(&harness.call(["i", "j"])), [""; 0]);
+        let call = Harness::of::<Numbered>().saved_by("old", [98]).call(["k"]);
+        let expected = "it saves 1048577 bytes of memory, at most 1048576 are allowed";
+        assert_eq!(call.error().unwrap().message(), expected);
+        assert_eq!(texts(&Harness::of::<Numbered>().saved_by("other", [7]).call(["l"]).ok()), ["8"]);
     }
 
     /// Says what it saw since the last tick, and fails at odd times.

@@ -44,6 +44,15 @@ impl<T> Kept<T> {
         })
     }
 
+    /// Whether there is one.
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn is_made(&self) -> bool {
+        let value = self.0.take();
+        let is_made = value.is_some();
+        self.0.set(value);
+        is_made
+    }
+
     pub(crate) fn take(&self) -> Option<T> {
         self.0.take()
     }

@@ -63,6 +63,7 @@ pub mod __private {
                 exports::nodata::streaming::ports::{Guest as PortsGuest, Port as WirePort},
             },
             sink::{export_sink, exports::nodata::streaming::sink_writer::Guest as SinkGuest},
+            snapshot::{export_snapshot, exports::nodata::streaming::snapshot::Guest as SnapshotGuest},
             source::{
                 export_source,
                 exports::nodata::streaming::source_reader::{Guest as SourceGuest, Status},
@@ -71,7 +72,7 @@ pub mod __private {
         },
         host::{
             export_close, export_committed, export_described, export_flush, export_function, export_make, export_open,
-            export_poll, export_tick, export_transform, export_write,
+            export_poll, export_restore, export_save, export_tick, export_transform, export_write,
         },
     };
 

@@ -62,6 +62,17 @@ pub trait Sink: Sized + 'static {
         Ok(())
     }
 
+    /// What another instance needs to be exactly where this one is: see [`Transform::save`](crate::Transform::save).
+    fn save(&self) -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    /// Goes on from what was [`saved`](Self::save): see [`Transform::restore`](crate::Transform::restore).
+    fn restore(&mut self, saved: &[u8], saved_by: &str) -> Result<()> {
+        let _ = (saved, saved_by);
+        Ok(())
+    }
+
     /// The end of an instance that is not needed any more: see [`Transform::close`](crate::Transform::close).
     fn close(self) {}
 

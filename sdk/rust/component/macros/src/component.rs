@@ -146,6 +146,14 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
     let exported = exported(*role);
     let ticker = has(implementation, "tick").then(|| ticker(*role, component, &role_trait));
     let grouper = (*role == Role::Aggregate && has(implementation, "group")).then(grouper);
+    let snapshot = match (function(implementation, "save"), function(implementation, "restore")) {
+        (None, None) => None,
+        (Some(_), Some(_)) => Some(snapshot(component, &role_trait)),
+        (Some(one), None) => {
+            return Err(Error::new(one.span(), "what is saved must be restored: write `restore`, too"));
+        }
+        (None, Some(one)) => return Err(Error::new(one.span(), "what is restored must be saved: write `save`, too")),
+    };
     let ports = has(implementation, "ports").then(|| ports(component, &role_trait));
     let lifecycle = lifecycle(*role, component, &role_trait, implementation);
     Ok(quote! {
@@ -164,6 +172,7 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
             #lifecycle
             #ticker
             #grouper
+            #snapshot
             #ports
         };
     })
@@ -171,7 +180,15 @@ fn of_implementation(implementation: &ItemImpl) -> Result<TokenStream> {
 
 /// Whether the author wrote this function.
 fn has(implementation: &ItemImpl, name: &str) -> bool {
-    implementation.items.iter().any(|item| matches!(item, ImplItem::Fn(function) if function.sig.ident == name))
+    function(implementation, name).is_some()
+}
+
+/// The name of this function, where the author wrote it.
+fn function<'a>(implementation: &'a ItemImpl, name: &str) -> Option<&'a Ident> {
+    implementation.items.iter().find_map(|item| match item {
+        ImplItem::Fn(function) if function.sig.ident == name => Some(&function.sig.ident),
+        _ => None,
+    })
 }
 
 /// The beginning and the end of an instance. A source is opened by its role, so of it only the end is left.
@@ -258,6 +275,39 @@ fn grouper() -> TokenStream {
 
         ::nodata_component::__private::export_grouper!(
             Exported with_types_in ::nodata_component::__private::bindings::grouper
+        );
+    }
+}
+
+/// What it keeps in memory.
+fn snapshot(component: &Type, role_trait: &Ident) -> TokenStream {
+    let of = quote!(<#component as ::nodata_component::#role_trait>);
+    quote! {
+        impl ::nodata_component::__private::SnapshotGuest for Exported {
+            fn save() -> ::core::result::Result<::std::vec::Vec<u8>, ::nodata_component::__private::Error> {
+                INSTANCE.with(|instance| {
+                    ::nodata_component::__private::export_save(instance, #of::new, #of::save)
+                })
+            }
+
+            fn restore(
+                saved: ::std::vec::Vec<u8>,
+                saved_by: ::std::string::String,
+            ) -> ::core::result::Result<(), ::nodata_component::__private::Error> {
+                INSTANCE.with(|instance| {
+                    ::nodata_component::__private::export_restore(
+                        instance,
+                        #of::new,
+                        #of::restore,
+                        &saved,
+                        &saved_by,
+                    )
+                })
+            }
+        }
+
+        ::nodata_component::__private::export_snapshot!(
+            Exported with_types_in ::nodata_component::__private::bindings::snapshot
         );
     }
 }
@@ -451,6 +501,9 @@ mod tests {
         let grouper = "export_grouper !";
         assert!(!exports("impl Aggregate for Thing {}", grouper));
         assert!(exports("impl Aggregate for Thing { fn group(&self) {} }", grouper));
+        let snapshot = "export_snapshot !";
+        assert!(!exports("impl Transform for Thing {}", snapshot));
+        assert!(exports("impl Aggregate for Thing { fn save(&self) {} fn restore(&mut self) {} }", snapshot));
         let ports = "export_ports !";
         assert!(!exports("impl Transform for Thing {}", ports));
         assert!(exports("impl Transform for Thing { fn ports() -> Result<Vec<PortInfo>> { todo() } }", ports));
@@ -546,6 +599,20 @@ mod tests {
             "impl<T> Transform for Thing<T> {}",
             "a component is not generic, and it borrows nothing: it outlives every call",
             "T",
+        );
+    }
+
+    #[test]
+    fn what_is_saved_is_restored() {
+        check(
+            "impl Transform for Thing { fn save(&self) -> Result<Vec<u8>> { todo() } }",
+            "what is saved must be restored: write `restore`, too",
+            "save",
+        );
+        check(
+            "impl Sink for Thing { fn restore(&mut self, saved: &[u8], by: &str) -> Result<()> { todo() } }",
+            "what is restored must be saved: write `save`, too",
+            "restore",
         );
     }
 

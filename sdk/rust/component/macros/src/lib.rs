@@ -4,7 +4,7 @@ mod component; // the attribute
 
 use proc_macro::TokenStream;
 
-/// Makes a component of a function, or of a type that implements `Transform`. A crate holds one.
+/// Makes a component of a function, or of a type that implements `Transform` or another of the traits. A crate holds one.
 ///
 /// ```ignore
 /// #[component]
@@ -25,6 +25,8 @@ use proc_macro::TokenStream;
 ///     }
 /// }
 /// ```
+///
+/// Of an implementation, what the author wrote is what is exported: `tick`, `save` and `restore`, `ports`, `close`.
 ///
 /// The function or the implementation itself stays as it is: it can be called, and a test on this machine runs it.
 #[proc_macro_attribute]

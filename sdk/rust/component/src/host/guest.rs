@@ -187,6 +187,24 @@ pub fn export_tick<T>(
     instance.tick(make, tick, Tick { now_us, watermark_us }, &Collector(out)).map_err(types::Error::from)
 }
 
+pub fn export_save<T>(
+    instance: &Kept<T>,
+    make: fn() -> Result<T>,
+    save: fn(&T) -> Result<Vec<u8>>,
+) -> Result<Vec<u8>, types::Error> {
+    instance.lend(make, |value| save(value)).map_err(types::Error::from)
+}
+
+pub fn export_restore<T>(
+    instance: &Kept<T>,
+    make: fn() -> Result<T>,
+    restore: impl FnOnce(&mut T, &[u8], &str) -> Result<()>,
+    saved: &[u8],
+    saved_by: &str,
+) -> Result<(), types::Error> {
+    instance.lend(make, |value| restore(value, saved, saved_by)).map_err(types::Error::from)
+}
+
 pub fn export_described(ports: fn() -> Result<Vec<PortInfo>>) -> Result<Vec<wire::Port>, types::Error> {
     let port = |port: PortInfo| wire::Port {
         direction: if port.is_input { wire::Direction::Input } else { wire::Direction::Output },

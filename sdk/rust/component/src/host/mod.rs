@@ -20,7 +20,7 @@ pub use guest::{export_accumulate, export_closed, export_keys, export_merge, exp
 #[cfg(target_family = "wasm")]
 pub use guest::{
     export_close, export_committed, export_described, export_flush, export_function, export_make, export_open,
-    export_poll, export_tick, export_transform, export_write,
+    export_poll, export_restore, export_save, export_tick, export_transform, export_write,
 };
 
 use crate::error::Error;

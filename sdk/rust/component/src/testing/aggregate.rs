@@ -1,6 +1,6 @@
 //! The host of an aggregate.
 
-use super::harness::{Call, Produced};
+use super::harness::{Call, Produced, Saved, make, save};
 use super::{Columns, Event};
 use crate::aggregate::{Aggregate, Groups};
 use crate::host::native::{Batch, Collector, Installed, Offsets, World};
@@ -15,13 +15,15 @@ pub struct AggregateHarness<T: Aggregate> {
     groups: BTreeMap<Vec<u8>, Vec<u8>>,
     world: World,
     next_offset: u64,
+    /// What the aggregate saved last, and the digest of who did.
+    saved: Option<Saved>,
 }
 
 impl<T: Aggregate> AggregateHarness<T> {
     /// For this aggregate, without groups.
     pub fn new() -> Self {
         let instance = Kept::new();
-        Self { instance, groups: BTreeMap::new(), world: World::default(), next_offset: 0 }
+        Self { instance, groups: BTreeMap::new(), world: World::default(), next_offset: 0, saved: None }
     }
 
     /// Sets one entry of the configuration.
@@ -43,7 +45,8 @@ impl<T: Aggregate> AggregateHarness<T> {
             Batch { topic: "input", partition: 0, attempt: 1, offsets: Offsets::Given(&offsets), columns: &columns };
         let produced = Produced::new(columns.to_events());
         let _installed = Installed::new(&mut self.world);
-        let folded = self.instance.keys(batch).and_then(|keys| {
+        let made = make(&self.instance, T::new, T::restore, self.saved.as_ref());
+        let folded = made.and_then(|()| self.instance.keys(batch)).and_then(|keys| {
             let mut found: Vec<Vec<u8>> = Vec::new();
             let (mut rows, mut of) = (Vec::new(), Vec::new());
             for row in 0..events.len() {
@@ -58,10 +61,11 @@ impl<T: Aggregate> AggregateHarness<T> {
             let accumulators = found.iter().map(|key| self.groups.get(key).map(Vec::as_slice));
             let groups = Groups::of(&found, None, accumulators);
             let new = self.instance.accumulate(batch, &groups, (&rows, &of), &Collector(&produced))?;
-            Ok((found, new))
+            Ok((found, new, save(&self.instance, T::new, T::save)?))
         });
         match folded {
-            Ok((found, new)) => {
+            Ok((found, new, saved)) => {
+                self.saved = Some(saved);
                 for (at, key) in found.into_iter().enumerate() {
                     match new.get(at) {
                         Some(bytes) => drop(self.groups.insert(key, bytes.to_vec())),
@@ -110,15 +114,25 @@ impl<T: Aggregate> AggregateHarness<T> {
         let produced = Produced::new(Vec::new());
         let ticked = {
             let _installed = Installed::new(&mut self.world);
-            self.instance.tick(T::new, T::tick, Tick { now_us, watermark_us }, &Collector(&produced))
+            make(&self.instance, T::new, T::restore, self.saved.as_ref())
+                .and_then(|()| {
+                    self.instance.tick(T::new, T::tick, Tick { now_us, watermark_us }, &Collector(&produced))
+                })
+                .and_then(|()| save(&self.instance, T::new, T::save))
         };
         match ticked {
-            Ok(()) => {
+            Ok(saved) => {
+                self.saved = Some(saved);
                 let (events, rejected) = (produced.events.take(), Vec::new());
                 Call { error: None, events, rejected, deferred: None, next: None }
             }
             Err(error) => Call::failed(error),
         }
+    }
+
+    /// Makes the aggregate anew, as the host does after a restart: restored from what it saved.
+    pub fn restart(&mut self) {
+        drop(self.instance.take());
     }
 
     /// Closes all groups, as those of this window.
@@ -130,10 +144,13 @@ impl<T: Aggregate> AggregateHarness<T> {
         let produced = Produced::new(Vec::new());
         let finished = {
             let _installed = Installed::new(&mut self.world);
-            self.instance.finish(&closed, &Collector(&produced))
+            make(&self.instance, T::new, T::restore, self.saved.as_ref())
+                .and_then(|()| self.instance.finish(&closed, &Collector(&produced)))
+                .and_then(|()| save(&self.instance, T::new, T::save))
         };
         match finished {
-            Ok(()) => {
+            Ok(saved) => {
+                self.saved = Some(saved);
                 let (events, rejected) = (produced.events.take(), Vec::new());
                 Call { error: None, events, rejected, deferred: None, next: None }
             }

@@ -44,14 +44,67 @@ pub struct Harness {
     output_bytes_max: u64,
     output_events_max: u64,
     last: Option<Input>,
+    /// What the component saved last, and the digest of who did.
+    saved: Option<Saved>,
+}
+
+/// What a component saved, and the digest of who did.
+pub(super) type Saved = (Vec<u8>, String);
+
+/// Bytes that a component may save.
+const SNAPSHOT_BYTES_MAX: usize = 1 << 20;
+/// What a component is told of who saved what it goes on from: itself.
+pub(super) const DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Makes a component that is not there, and gives it what was saved.
+pub(super) fn make<T>(
+    component: &Kept<T>,
+    new: fn() -> Result<T>,
+    restore: impl FnOnce(&mut T, &[u8], &str) -> Result<()>,
+    saved: Option<&Saved>,
+) -> Result<()> {
+    if component.is_made() {
+        return Ok(());
+    }
+    reading(|| {
+        component.make(new)?;
+        match saved {
+            Some((saved, by)) => component.lend(new, |value| restore(value, saved, by)),
+            None => Ok(()),
+        }
+    })
+}
+
+/// What a component saves after a call.
+pub(super) fn save<T>(
+    component: &Kept<T>,
+    new: fn() -> Result<T>,
+    save: impl FnOnce(&T) -> Result<Vec<u8>>,
+) -> Result<Saved> {
+    component.lend(new, |value| match save(value)? {
+        saved if saved.len() > SNAPSHOT_BYTES_MAX => Err(Error::permanent(format_args!(
+            "it saves {} bytes of memory, at most {SNAPSHOT_BYTES_MAX} are allowed",
+            saved.len()
+        ))),
+        saved => Ok((saved, DIGEST.to_owned())),
+    })
 }
 
 /// A component, as the host calls it.
 trait Component {
-    /// Makes it, if there is anything to make.
-    fn open(&self) -> Result<()> {
+    /// Makes it, if there is anything to make, and gives it what was saved.
+    fn open(&self, saved: Option<&Saved>) -> Result<()> {
+        let _ = saved;
         Ok(())
     }
+
+    /// What it saves, if there is anything to save.
+    fn save(&self) -> Result<Option<Saved>> {
+        Ok(None)
+    }
+
+    /// Lets it go without a word.
+    fn forget(&self) {}
 
     fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()>;
 
@@ -74,8 +127,16 @@ impl<F: FnMut(Events<'_>, &mut Output<'_>) -> Result<()>> Component for OfFuncti
 struct OfTransform<T>(Kept<T>);
 
 impl<T: Transform> Component for OfTransform<T> {
-    fn open(&self) -> Result<()> {
-        self.0.make(T::new)
+    fn open(&self, saved: Option<&Saved>) -> Result<()> {
+        make(&self.0, T::new, T::restore, saved)
+    }
+
+    fn save(&self) -> Result<Option<Saved>> {
+        save(&self.0, T::new, T::save).map(Some)
+    }
+
+    fn forget(&self) {
+        self.0.take();
     }
 
     fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()> {
@@ -94,8 +155,16 @@ impl<T: Transform> Component for OfTransform<T> {
 struct OfSink<T>(Kept<T>);
 
 impl<T: crate::Sink> Component for OfSink<T> {
-    fn open(&self) -> Result<()> {
-        self.0.make(T::new)
+    fn open(&self, saved: Option<&Saved>) -> Result<()> {
+        make(&self.0, T::new, T::restore, saved)
+    }
+
+    fn save(&self) -> Result<Option<Saved>> {
+        save(&self.0, T::new, T::save).map(Some)
+    }
+
+    fn forget(&self) {
+        self.0.take();
     }
 
     fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()> {
@@ -148,6 +217,7 @@ impl Harness {
             output_bytes_max: OUTPUT_BYTES_MAX,
             output_events_max: OUTPUT_EVENTS_MAX,
             last: None,
+            saved: None,
         }
     }
 
@@ -294,10 +364,14 @@ impl Harness {
         let result = {
             let _installed = Installed::new(&mut self.world);
             let from = (self.topic.as_str(), self.partition);
-            reading(|| self.component.open()).and_then(|()| call(&*self.component, from, &Collector(&produced)))
+            self.component
+                .open(self.saved.as_ref())
+                .and_then(|()| call(&*self.component, from, &Collector(&produced)))
+                .and_then(|()| self.component.save())
         };
         match result {
-            Ok(()) => {
+            Ok(saved) => {
+                self.saved = saved.or(self.saved.take());
                 let deferred = produced.deferred.get();
                 let (events, rejected) = (produced.events.take(), produced.into_rejected());
                 Call { error: None, events, rejected, deferred, next: None }
@@ -307,6 +381,24 @@ impl Harness {
                 Call::failed(error)
             }
         }
+    }
+
+    /// Makes the component anew, as the host does after a restart: the next call is one of another instance, restored from what this
+    /// one saved.
+    pub fn restart(&mut self) {
+        self.component.forget();
+    }
+
+    /// What the component saved with the last call that succeeded.
+    pub fn saved(&self) -> Option<&[u8]> {
+        self.saved.as_ref().map(|(saved, _)| saved.as_slice())
+    }
+
+    /// Has the component go on from what another version of it saved, which has this digest.
+    #[must_use]
+    pub fn saved_by(mut self, digest: &str, saved: impl AsRef<[u8]>) -> Self {
+        self.saved = Some((saved.as_ref().to_vec(), digest.to_owned()));
+        self
     }
 
     /// Lets the component go, as the host does when the deployment is paused. The next call makes another one.
