@@ -2,6 +2,7 @@
 //! and after every restart.
 
 use crate::deployment::aggregate::Aggregation;
+use crate::deployment::error::DeploymentError;
 use crate::deployment::parts::PartsTopic;
 use crate::deployment::spec::{
     DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, spec_key,
@@ -12,176 +13,18 @@ use crate::deployment::wiring::{check_ports, input_to_make, start_of_new};
 use crate::limits::{
     CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX, SECRETS_GRANTED_MAX, TICK_US, TICK_US_MIN,
 };
-use crate::registry::{ComponentEntry, Registry, RegistryError};
-use crate::secrets::{SecretError, Secrets};
+use crate::registry::{ComponentEntry, Registry};
+use crate::secrets::Secrets;
 use nodata_log::{
-    Bounds, Clock, ErrorKind, Expect, Log, LogError, MetadataStore, Name, NameError, Offset, TaskKey, TimestampUs,
-    Topic, TopicConfig, Tp,
+    Bounds, Clock, Expect, Log, LogError, MetadataStore, Name, Offset, TaskKey, TimestampUs, Topic, TopicConfig, Tp,
 };
 use nodata_runtime::{
-    Extra, GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Program, Runtime, TrialError,
+    Extra, GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Program, Runtime,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use thiserror::Error;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-
-/// Why a request about a deployment was refused.
-#[derive(Debug, Error)]
-pub enum DeploymentError {
-    #[error("deployment `{name}` does not exist")]
-    Unknown { name: String },
-    #[error("deployment `{name}` exists already")]
-    Exists { name: String },
-    #[error("deployment `{name}` was deleted, and its positions and state are kept")]
-    Kept { name: String },
-    #[error("nothing is kept of a deployment `{name}`")]
-    NothingKept { name: String },
-    #[error("what is kept of deployment `{name}` does not fit: {what}")]
-    Misfit { name: String, what: String },
-    #[error("deployment `{name}` has {count} task{}, there is none for partition {partition}", if *count == 1 { "" } else { "s" })]
-    NoTask { name: String, partition: u32, count: usize },
-    #[error("deployment `{name}` is a source, which can only begin at its beginning: give `earliest`")]
-    SourcePosition { name: String },
-    #[error("deployment `{name}` is being deleted")]
-    Deleting { name: String },
-    #[error("component `{component}` is no {role}; it is {}", if roles.is_empty() { "nothing that can be deployed".to_owned() } else { roles.join(", ") })]
-    Role { component: String, role: &'static str, roles: Vec<String> },
-    #[error("component `{component}` {error}")]
-    Trial { component: String, error: TrialError },
-    #[error("a tick every {us} us; at least {TICK_US_MIN} are needed")]
-    Tick { us: u64 },
-    #[error("component `{component}` does not tick, and the deployment says how often")]
-    NoTicker { component: String },
-    #[error("topic `{topic}` does not exist")]
-    NoTopic { topic: Name },
-    #[error("component `{component}` needs a topic behind port \"{port}\"; its ports are: {ports}")]
-    UnwiredPort { component: String, port: String, ports: String },
-    #[error("component `{component}` has no port \"{port}\"; its ports are: {ports}")]
-    UnknownPort { component: String, port: String, ports: String },
-    #[error("port \"{port}\" of component `{component}` asks for a topic that there cannot be: {what}")]
-    PortTopic { component: String, port: String, what: String },
-    #[error("deployment `{name}` is replaying its dead letters")]
-    Replaying { name: String },
-    #[error("dead letter {at} does not fit topic `{topic}`: {what}; those before it were replayed")]
-    Letter { at: Offset, topic: Name, what: String },
-    #[error("{what}: {count}, at most {max} are allowed")]
-    TooMuch { what: &'static str, count: usize, max: usize },
-    #[error("{what} of {value} us; {allowed}")]
-    Window { what: &'static str, value: i64, allowed: &'static str },
-    #[error("`{name}` is no aggregate")]
-    NotAnAggregate { name: String },
-    #[error("the groups cannot be shown: {reason}")]
-    Render { reason: String },
-    #[error(
-        "the component says which group an event is in, so a session may be in any of the {partitions} partitions of \
-         topic `{topic}`"
-    )]
-    Sessions { topic: Name, partitions: u32 },
-    #[error(
-        "deployment `{name}` puts groups together from several partitions, and cannot go on elsewhere in some of them"
-    )]
-    ResetParts { name: String },
-    #[error("a source writes to a topic, and none was given")]
-    NoOutput,
-    #[error(transparent)]
-    HttpGrant(#[from] HttpGrantError),
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    #[error("the deployment would read what it writes: topic `{topic}` is its input and behind port \"{port}\"")]
-    Loop { topic: String, port: String },
-    #[error(
-        "offset {offset} is out of range in partition {partition} of `{topic}`: the earliest is {earliest}, the end is {end}"
-    )]
-    Start { topic: Name, partition: u32, offset: Offset, earliest: Offset, end: Offset },
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    #[error(transparent)]
-    Log(#[from] LogError),
-}
-
-impl From<NameError> for DeploymentError {
-    fn from(error: NameError) -> Self {
-        LogError::from(error).into()
-    }
-}
-
-impl DeploymentError {
-    /// What the caller should do.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            DeploymentError::Unknown { .. }
-            | DeploymentError::NothingKept { .. }
-            | DeploymentError::NoTask { .. }
-            | DeploymentError::NoTopic { .. } => ErrorKind::NotFound,
-            DeploymentError::Exists { .. }
-            | DeploymentError::Kept { .. }
-            | DeploymentError::Deleting { .. }
-            | DeploymentError::Replaying { .. } => ErrorKind::Conflict,
-            DeploymentError::Role { .. }
-            | DeploymentError::Misfit { .. }
-            | DeploymentError::SourcePosition { .. }
-            | DeploymentError::TooMuch { .. }
-            | DeploymentError::NoOutput
-            | DeploymentError::Sessions { .. }
-            | DeploymentError::ResetParts { .. }
-            | DeploymentError::Tick { .. }
-            | DeploymentError::NoTicker { .. }
-            | DeploymentError::UnwiredPort { .. }
-            | DeploymentError::UnknownPort { .. }
-            | DeploymentError::PortTopic { .. }
-            | DeploymentError::HttpGrant(_)
-            | DeploymentError::Window { .. }
-            | DeploymentError::NotAnAggregate { .. }
-            | DeploymentError::Render { .. }
-            | DeploymentError::Loop { .. }
-            | DeploymentError::Letter { .. }
-            | DeploymentError::Start { .. } => ErrorKind::Invalid,
-            DeploymentError::Trial { error, .. } => error.kind(),
-            DeploymentError::Registry(error) => error.kind(),
-            DeploymentError::Secret(error) => error.kind(),
-            DeploymentError::Log(error) => error.kind(),
-        }
-    }
-
-    /// A word that a program can match.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            DeploymentError::Unknown { .. } => "UNKNOWN_DEPLOYMENT",
-            DeploymentError::Exists { .. } => "DEPLOYMENT_EXISTS",
-            DeploymentError::Kept { .. } => "KEPT",
-            DeploymentError::NothingKept { .. } => "NOTHING_KEPT",
-            DeploymentError::Misfit { .. } => "MISFIT",
-            DeploymentError::NoTask { .. } => "NO_TASK",
-            DeploymentError::SourcePosition { .. } => "SOURCE_POSITION",
-            DeploymentError::Deleting { .. } => "DELETING",
-            DeploymentError::Replaying { .. } => "REPLAYING",
-            DeploymentError::Letter { .. } => "DEAD_LETTER",
-            DeploymentError::Role { .. } => "ROLE",
-            DeploymentError::Trial { .. } => "TRIAL",
-            DeploymentError::Tick { .. } => "TICK",
-            DeploymentError::NoTicker { .. } => "NO_TICKER",
-            DeploymentError::NoTopic { .. } => "UNKNOWN_TOPIC",
-            DeploymentError::UnwiredPort { .. } => "UNWIRED_PORT",
-            DeploymentError::UnknownPort { .. } => "UNKNOWN_PORT",
-            DeploymentError::PortTopic { .. } => "TOPIC_CONFIG",
-            DeploymentError::TooMuch { .. } => "TOO_MUCH",
-            DeploymentError::Window { .. } => "WINDOW",
-            DeploymentError::NotAnAggregate { .. } => "NO_AGGREGATE",
-            DeploymentError::Render { .. } => "RENDER",
-            DeploymentError::NoOutput => "NO_OUTPUT",
-            DeploymentError::Sessions { .. } => "SESSIONS",
-            DeploymentError::ResetParts { .. } => "RESET_PARTS",
-            DeploymentError::HttpGrant(_) => "HTTP_GRANT",
-            DeploymentError::Loop { .. } => "LOOP",
-            DeploymentError::Start { .. } => "OUT_OF_RANGE",
-            DeploymentError::Registry(error) => error.reason(),
-            DeploymentError::Secret(error) => error.reason(),
-            DeploymentError::Log(error) => error.reason(),
-        }
-    }
-}
 
 /// Where a new deployment begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -749,22 +592,7 @@ impl Deployments {
                 let task = TaskKey { owner: spec.owner(), source: tp };
                 let failure = failures.get(&(spec.name.clone(), number));
                 match failure.filter(|failure| !spec.is_kept() && self.stands(failure, task)) {
-                    Some(failure) => {
-                        let TaskReport { events_in, events_out, events_rejected, events_skipped, events_late, .. } =
-                            report;
-                        let TaskReport { ticks, ticks_left_out, .. } = report;
-                        let failed = TaskReport::failed(failure);
-                        report = TaskReport {
-                            events_in,
-                            events_out,
-                            events_rejected,
-                            events_skipped,
-                            events_late,
-                            ticks,
-                            ticks_left_out,
-                            ..failed
-                        };
-                    }
+                    Some(failure) => report.fail(failure),
                     None if spec.paused || spec.is_kept() => report.state = TaskState::Paused,
                     None => report.state = TaskState::Starting,
                 }

@@ -3,6 +3,7 @@
 mod aggregate; // accumulators in the state of a task
 mod control; // what an operator asks for
 mod dead_letters; // rejected events
+mod error; // why it is refused
 mod kept; // what one that was deleted leaves to another
 mod memory; // what instances keep
 mod outputs; // the topics behind the ports
@@ -23,9 +24,8 @@ mod windows; // groups in time
 mod wiring; // the topics around a component
 
 pub use aggregate::Aggregation;
-pub use control::{
-    Begin, DeployRequest, DeployedAs, DeploymentError, DeploymentView, Deployments, DeploymentsParts, StartAt, TaskView,
-};
+pub use control::{Begin, DeployRequest, DeployedAs, DeploymentView, Deployments, DeploymentsParts, StartAt, TaskView};
+pub use error::DeploymentError;
 pub use replay::DeadLetters;
 pub use reset::{KeepOrForget, Moved, ResetRequest};
 pub use scan::GroupView;

@@ -3,8 +3,9 @@
 //! What a task replays, it remembers in its state, and what goes into a topic, as a position of the deployment in its letters. Both
 //! commit with what the letter became. A letter that one of them has passed is replayed by neither again.
 
-use crate::deployment::control::{DeploymentError, Deployments};
+use crate::deployment::control::Deployments;
 use crate::deployment::dead_letters::{self, Letter, push_original};
+use crate::deployment::error::DeploymentError;
 use crate::deployment::spec::{DeploymentSpec, Replay};
 use crate::limits::INPUT_BYTES;
 use nodata_log::limits::HEADERS_MAX;

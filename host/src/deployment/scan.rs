@@ -1,17 +1,15 @@
 //! What an aggregate holds, as its component shows it.
 
 use crate::deployment::aggregate::{GROUPS, StoredGroup, key_prefix, merge_all};
-use crate::deployment::control::{DeploymentError, Deployments};
+use crate::deployment::control::Deployments;
+use crate::deployment::error::DeploymentError;
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec};
-use crate::deployment::task::granted;
 use crate::deployment::windows::{Span, Window};
 use crate::limits::{GROUPS_PAGE_BYTES, GROUPS_PAGE_MAX};
-use crate::secrets::GrantedSecrets;
 use bytes::Bytes;
 use nodata_log::{LogError, Name, StateScan, TaskKey};
-use nodata_runtime::{CallError, Digest, Groups, InstanceSettings};
+use nodata_runtime::{CallError, Groups, InstanceSettings};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// A group, as its component shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,13 +116,11 @@ impl Deployments {
         has_windows: bool,
     ) -> Result<Vec<Bytes>, DeploymentError> {
         let refused = |reason: String| DeploymentError::Render { reason };
-        let digest: Digest = spec.digest.parse().map_err(|error| refused(format!("{error}")))?;
-        let program = self.parts.registry.load(digest).await?;
+        let program = self.load(spec).await?;
         let known = self.live().get(&spec.name).map(|live| (live.guest_log.clone(), live.metrics.clone()));
         let Some((log, metrics)) = known else { return Err(DeploymentError::Unknown { name: spec.name.clone() }) };
-        let secrets = GrantedSecrets::new(self.parts.secrets.clone(), spec.secrets.clone()).read();
         // What is only looked at causes nothing elsewhere: it sends no requests.
-        let deployment = granted(spec, secrets, Arc::new([]), log.clone(), metrics, None);
+        let deployment = self.granted_aside(spec, log.clone(), metrics, None);
         let source = nodata_log::Tp { topic: spec.input_id(), partition: 0 };
         let settings = InstanceSettings {
             role: spec.role.of_component(),

@@ -6,7 +6,7 @@
 use crate::deployment::outputs::Outputs;
 use crate::deployment::spec::{OnPoison, TaskFailure};
 use crate::deployment::status::TaskState;
-use crate::deployment::task::{Committed, TaskEnd, TaskSettings};
+use crate::deployment::task::{Committed, TaskEnd, TaskSettings, last_lines};
 use crate::limits::{POLL_EVENTS_MAX, RETRY_FIRST, RETRY_MAX, SOURCE_IDLE_MAX, SOURCE_TRIES};
 use bytes::Bytes;
 use nodata_log::{LogError, Name, Offset, StateChange, TaskKey, TaskLease};
@@ -123,9 +123,7 @@ impl SourceTask {
                             | CallErrorReason::NotOpen(_)
                             | CallErrorReason::OutOfHostMemory { .. }
                     );
-                    let frames = error.frames().iter().map(|frame| format!("at {frame}"));
-                    let lines = frames.chain(error.stderr().iter().cloned()).collect();
-                    self.failed(error.to_string(), lines, may_pass).await?;
+                    self.failed(error.to_string(), last_lines(&error), may_pass).await?;
                 }
             }
         }
@@ -205,10 +203,7 @@ impl SourceTask {
         self.failures = 0;
         self.settings.status.update(|report| {
             if report.state == TaskState::Retrying {
-                report.state = TaskState::Running;
-                report.attempts = 0;
-                report.reason.clear();
-                report.last_lines.clear();
+                report.recover();
             }
         });
     }
@@ -218,7 +213,7 @@ impl SourceTask {
         self.instance = None;
         self.failures += 1;
         let attempts = self.failures;
-        self.settings.guest_log.note(self.settings.source.partition, &format!("attempt {attempts}: {reason}"));
+        self.settings.note(&format!("attempt {attempts}: {reason}"));
         let policy = self.settings.spec.on_error;
         let most = if may_pass { policy.retries.map(|retries| retries + 1) } else { Some(SOURCE_TRIES) };
         if policy.then == OnPoison::Pause && most.is_some_and(|most| attempts >= most) {
@@ -227,12 +222,7 @@ impl SourceTask {
             let epoch = Some(self.lease.epoch);
             return Err(TaskEnd::Failed(TaskFailure { position, attempts, reason, last_lines, time_us, epoch }));
         }
-        self.settings.status.update(|report| {
-            report.state = TaskState::Retrying;
-            report.attempts = attempts;
-            report.reason = reason;
-            report.last_lines = last_lines;
-        });
+        self.settings.status.update(|report| report.retry(attempts, reason, last_lines));
         let doubled = (attempts - 1).min(16);
         self.settings.rest((RETRY_FIRST * (1 << doubled)).min(RETRY_MAX)).await;
         Ok(())

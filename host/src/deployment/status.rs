@@ -42,16 +42,22 @@ pub struct TaskReport {
 }
 
 impl TaskReport {
-    /// The report of a task that is paused because its component failed.
-    pub(crate) fn failed(failure: &TaskFailure) -> Self {
-        Self {
-            state: TaskState::Failed,
-            position: failure.position,
-            attempts: failure.attempts,
-            reason: failure.reason.clone(),
-            last_lines: failure.last_lines.clone(),
-            ..Self::default()
-        }
+    /// It is paused because its component failed. What it has counted stays.
+    pub(crate) fn fail(&mut self, failure: &TaskFailure) {
+        self.retry(failure.attempts, failure.reason.clone(), failure.last_lines.clone());
+        (self.state, self.position, self.memory_bytes) = (TaskState::Failed, failure.position, 0);
+    }
+
+    /// Something is tried again.
+    pub(crate) fn retry(&mut self, attempts: u32, reason: String, last_lines: Vec<String>) {
+        self.state = TaskState::Retrying;
+        (self.attempts, self.reason, self.last_lines) = (attempts, reason, last_lines);
+    }
+
+    /// Whatever was wrong is over.
+    pub(crate) fn recover(&mut self) {
+        self.retry(0, String::new(), Vec::new());
+        self.state = TaskState::Running;
     }
 }
 

@@ -130,7 +130,7 @@ impl Supervisor {
             owner: spec.owner,
             guest_log,
             metrics: Arc::new(GuestMetrics::default()),
-            http: (spec.allow_http.clone(), self.deployments.parts.runtime.http_client(&spec.http_grants())),
+            http: Default::default(),
             replay: watch::Sender::new(spec.replay),
             tasks: Default::default(),
         };
@@ -185,7 +185,7 @@ impl Supervisor {
         let mut live = self.deployments.live();
         let Some(known) = live.get_mut(&spec.name) else { return };
         if known.http.0 != spec.allow_http {
-            // It took over from another one.
+            // It is new, or it took over from another one.
             known.http = (spec.allow_http.clone(), parts.runtime.http_client(&spec.http_grants()));
         }
         let (guest_log, metrics, http) = (known.guest_log.clone(), known.metrics.clone(), known.http.1.clone());

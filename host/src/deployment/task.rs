@@ -15,37 +15,35 @@ use crate::deployment::outputs::Outputs;
 use crate::deployment::pace::Pace;
 use crate::deployment::parts::{self, Progress, Stage};
 use crate::deployment::search::{Search, Verdict};
-use crate::deployment::spec::{DeploymentRole, DeploymentSpec, OnPoison, Replay, TaskFailure};
-use crate::deployment::status::{TaskState, TaskStatus};
+use crate::deployment::spec::{DeploymentRole, OnPoison, Replay, TaskFailure};
+use crate::deployment::status::{TaskReport, TaskState};
 use crate::deployment::ticks::Ticks;
 use crate::deployment::windows::EventTime;
 use crate::limits::{
-    COMMITS_IN_FLIGHT, FULL_WAIT, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST,
-    RETRY_MAX, TICK_US,
+    COMMITS_IN_FLIGHT, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST, RETRY_MAX,
+    TICK_US,
 };
-use crate::secrets::GrantedSecrets;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use nodata_log::{
-    Appended, Batch, Clock, Log, LogError, Name, Offset, Pending, ReadLimits, StateChange, StoredBatch, TaskKey,
-    TaskLease, TopicId, Tp, Transaction,
+    Appended, Batch, LogError, Name, Offset, Pending, ReadLimits, StateChange, StoredBatch, TaskKey, TaskLease,
+    TopicId, Tp, Transaction,
 };
-use nodata_runtime::{
-    CallError, CallErrorReason, Deployment, Extra, GuestLog, GuestMetrics, HttpClient, Input, InputError, Instance,
-    InstanceLimits, InstanceSettings, Output, Port, Program, Rejected, Secret,
-};
-use std::collections::{BTreeMap, VecDeque};
+use nodata_runtime::{CallError, CallErrorReason, Extra, Input, InputError, Instance, Output, Rejected};
+use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use std::time::Instant;
 
 mod closing; // windows of an aggregate
+mod failure; // why a call gave nothing
 mod replaying; // dead letters
+mod settings; // what it is given
 mod ticking; // calls at intervals
 
 use closing::idle;
+use failure::{Blame, Trouble};
+pub(crate) use failure::{CallFailure, last_lines};
+pub(crate) use settings::{Committed, TaskSettings, granted};
 use ticking::next_tick;
 
 /// Instances with more memory than this are replaced between two batches: linear memory never shrinks.
@@ -72,94 +70,6 @@ impl From<LogError> for TaskEnd {
             other => TaskEnd::Log(other),
         }
     }
-}
-
-/// What a task is given.
-pub(crate) struct TaskSettings {
-    pub(crate) spec: Arc<DeploymentSpec>,
-    pub(crate) source: Tp,
-    /// Where it begins if nothing was committed yet.
-    pub(crate) start: Offset,
-    pub(crate) log: Arc<dyn Log>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) program: Program,
-    pub(crate) guest_log: Arc<GuestLog>,
-    pub(crate) metrics: Arc<GuestMetrics>,
-    pub(crate) http: Option<HttpClient>,
-    pub(crate) secrets: GrantedSecrets,
-    /// The dead letters that it should process again.
-    pub(crate) replay: watch::Receiver<Option<Replay>>,
-    pub(crate) status: Arc<TaskStatus>,
-    pub(crate) stop: CancellationToken,
-}
-
-impl TaskSettings {
-    /// Waits, and less long if asked to stop.
-    pub(crate) async fn rest(&self, wait: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = self.stop.cancelled() => {}
-        }
-    }
-
-    /// Puts a transaction in order. While the disk is full it waits: the call is done, and nothing of it is lost.
-    pub(crate) async fn commit(&self, transaction: Transaction) -> Result<Committed, TaskEnd> {
-        let mut waited = false;
-        loop {
-            match self.log.commit(transaction.clone()) {
-                Ok(pending) => {
-                    if waited {
-                        self.status.update(|report| {
-                            report.state = TaskState::Running;
-                            report.reason.clear();
-                        });
-                    }
-                    return Ok(Committed::InOrder(pending));
-                }
-                Err(error @ LogError::DiskFull) => {
-                    waited = true;
-                    self.status.update(|report| {
-                        report.state = TaskState::Retrying;
-                        report.reason = error.to_string();
-                    });
-                    self.rest(FULL_WAIT).await;
-                    if self.stop.is_cancelled() {
-                        return Ok(Committed::Stopped);
-                    }
-                }
-                Err(error @ LogError::TransactionTooLarge { .. }) => return Ok(Committed::TooLarge(error)),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// For whom its instances work, and what they are granted.
-    pub(crate) fn instance(&self, task: TaskKey, ports: &Arc<[Port]>) -> InstanceSettings {
-        let (log, metrics, http) = (self.guest_log.clone(), self.metrics.clone(), self.http.clone());
-        let deployment = granted(&self.spec, self.secrets.read(), ports.clone(), log, metrics, http);
-        InstanceSettings { role: self.spec.role.of_component(), deployment, task, log: self.log.clone() }
-    }
-
-    /// Lets an instance go that is not needed any more.
-    pub(crate) async fn let_go(&self, instance: Instance) {
-        if let Err(error) = instance.let_go().await {
-            let said = format!("closing an instance failed: {}", error.words());
-            self.guest_log.note(self.source.partition, &said);
-        }
-    }
-}
-
-/// What a deployment grants to its instances.
-pub(crate) fn granted(
-    spec: &DeploymentSpec,
-    secrets: BTreeMap<String, Secret>,
-    ports: Arc<[Port]>,
-    log: Arc<GuestLog>,
-    metrics: Arc<GuestMetrics>,
-    http: Option<HttpClient>,
-) -> Arc<Deployment> {
-    let (config, limits) = (spec.config.clone(), InstanceLimits::default());
-    Arc::new(Deployment { config, secrets, ports, log, metrics, http, limits })
 }
 
 /// When a component ticks that does: where there is a partition of the input, and not where parts of others are put together.
@@ -216,13 +126,6 @@ struct InPlace {
     memory: Option<Bytes>,
 }
 
-/// Why events could not be processed.
-struct Trouble {
-    reason: String,
-    attempts: u32,
-    last_lines: Vec<String>,
-}
-
 /// What became of an input.
 enum Processed {
     Done(Input, Done),
@@ -239,14 +142,6 @@ enum Advance {
     Input,
     /// It was a dead letter: past that, and no further in its own topic.
     Letter(TopicId, Offset),
-}
-
-/// What became of a transaction.
-pub(crate) enum Committed {
-    InOrder(Pending<Appended>),
-    TooLarge(LogError),
-    /// Asked to stop while waiting for room.
-    Stopped,
 }
 
 pub(crate) struct Task {
@@ -403,7 +298,7 @@ impl Task {
                 Err(LogError::OutOfRange { .. }) if !self.ahead.is_empty() => return Ok(()),
                 Err(LogError::OutOfRange { earliest, .. }) if from < earliest => {
                     let note = format!("events {from} to {} are gone: the topic keeps them no longer", earliest - 1);
-                    self.settings.guest_log.note(self.settings.source.partition, &note);
+                    self.settings.note(&note);
                     self.position = earliest;
                     self.settings.status.update(|report| report.position = earliest);
                     continue;
@@ -566,7 +461,7 @@ impl Task {
             }
         };
         let note = format!("the event at offset {} {what}: {}", input.first_offset(), trouble.reason);
-        self.settings.guest_log.note(self.settings.source.partition, &note);
+        self.settings.note(&note);
         if let Some(error) = self.conclude(&input, output.into(), &trouble.last_lines, skipped, advance).await? {
             return Err(TaskEnd::Log(error));
         }
@@ -583,23 +478,14 @@ impl Task {
 
     /// Says that something is tried again, and why.
     fn is_in_trouble(&self, trouble: &Trouble) {
-        self.settings.status.update(|report| {
-            report.state = TaskState::Retrying;
-            report.attempts = trouble.attempts;
-            report.reason.clone_from(&trouble.reason);
-            report.last_lines.clone_from(&trouble.last_lines);
-        });
+        let (reason, last_lines) = (trouble.reason.clone(), trouble.last_lines.clone());
+        self.settings.status.update(|report| report.retry(trouble.attempts, reason, last_lines));
     }
 
     /// Whatever was wrong is over.
     fn is_well(&self) {
         if self.attempts > 0 {
-            self.settings.status.update(|report| {
-                report.state = TaskState::Running;
-                report.attempts = 0;
-                report.reason.clear();
-                report.last_lines.clear();
-            });
+            self.settings.status.update(TaskReport::recover);
         }
     }
 
@@ -632,7 +518,7 @@ impl Task {
             };
             let trouble = self.describe(&input, &error);
             let said = format!("attempt {}: {}", self.attempts, trouble.reason);
-            self.settings.guest_log.note(self.settings.source.partition, &said);
+            self.settings.note(&said);
             // What was done before is told as done while this is tried again.
             self.settle(0).await?;
             self.is_in_trouble(&trouble);
@@ -671,11 +557,10 @@ impl Task {
         let (first, last) = (input.first_offset(), input.last_offset());
         let events = if first == last { format!("event {first}") } else { format!("events {first} to {last}") };
         let partition = self.settings.source.partition;
-        let frames = error.frames().iter().map(|frame| format!("at {frame}"));
         Trouble {
             reason: format!("{error} ({events} of `{}`, partition {partition})", self.input),
             attempts: self.attempts,
-            last_lines: frames.chain(error.stderr().iter().cloned()).collect(),
+            last_lines: last_lines(error),
         }
     }
 
@@ -823,48 +708,5 @@ impl Task {
             });
         }
         Ok(())
-    }
-}
-
-/// What is to be done about a call that failed.
-enum Blame {
-    /// The component asks for more time.
-    Later,
-    /// What it was given, or what it makes of it.
-    Events,
-    /// Neither: it could not be called at all.
-    Nobody,
-    /// A defect of this host, which no event has to pay for.
-    Host,
-}
-
-impl Blame {
-    fn of(error: &CallError) -> Self {
-        match error.reason() {
-            CallErrorReason::Transient(_) => Blame::Later,
-            CallErrorReason::OutOfHostMemory { .. } => Blame::Nobody,
-            CallErrorReason::Host(_) => Blame::Host,
-            _ => Blame::Events,
-        }
-    }
-}
-
-/// Why a call gave nothing.
-pub(crate) enum CallFailure {
-    Call(CallError),
-    /// There was no instance to call.
-    Start(CallError),
-    Log(LogError),
-}
-
-impl From<CallError> for CallFailure {
-    fn from(error: CallError) -> Self {
-        CallFailure::Call(error)
-    }
-}
-
-impl From<LogError> for CallFailure {
-    fn from(error: LogError) -> Self {
-        CallFailure::Log(error)
     }
 }

@@ -1,21 +1,34 @@
 //! What a component has to say before it is deployed: an instance is started with what the deployment would grant, asked, and thrown
 //! away. Whoever deploys hears what is wrong, and not whoever reads a log later.
 
-use crate::deployment::control::{DeploymentError, Deployments};
+use crate::deployment::control::Deployments;
+use crate::deployment::error::DeploymentError;
 use crate::deployment::spec::DeploymentSpec;
 use crate::deployment::task::granted;
 use crate::registry::RegistryError;
 use crate::secrets::GrantedSecrets;
 use nodata_log::LogError;
-use nodata_runtime::{DescribedPort, Digest, Extra, GuestLog, Program};
+use nodata_runtime::{Deployment, DescribedPort, Digest, Extra, GuestLog, GuestMetrics, HttpClient, Program};
 use std::sync::Arc;
 
 impl Deployments {
-    /// Loads the component of a deployment that is to be made.
+    /// Loads the component of a deployment.
     pub(crate) async fn load(&self, spec: &DeploymentSpec) -> Result<Program, DeploymentError> {
         let damaged = |what: String| RegistryError::Entry { name: spec.component.clone(), what };
         let digest: Digest = spec.digest.parse().map_err(|error| damaged(format!("{error}")))?;
         Ok(self.parts.registry.load(digest).await?)
+    }
+
+    /// What an instance is granted that works for no task.
+    pub(crate) fn granted_aside(
+        &self,
+        spec: &DeploymentSpec,
+        log: Arc<GuestLog>,
+        metrics: Arc<GuestMetrics>,
+        http: Option<HttpClient>,
+    ) -> Arc<Deployment> {
+        let secrets = GrantedSecrets::new(self.parts.secrets.clone(), spec.secrets.clone()).read();
+        granted(spec, secrets, Arc::new([]), log, metrics, http)
     }
 
     /// Finds out whether the component opens with the configuration of this deployment, and what it says of its ports, if anything.
@@ -28,9 +41,8 @@ impl Deployments {
             return Ok(None);
         }
         let log = Arc::new(GuestLog::new(self.parts.clock.clone()));
-        let secrets = GrantedSecrets::new(self.parts.secrets.clone(), spec.secrets.clone()).read();
         let http = self.parts.runtime.http_client(&spec.http_grants());
-        let deployment = granted(spec, secrets, Arc::new([]), log, Arc::default(), http);
+        let deployment = self.granted_aside(spec, log, Arc::default(), http);
         let (program, role) = (program.clone(), spec.role.of_component());
         match self.parts.runtime.spawn(async move { program.try_out(role, deployment).await }).await {
             Ok(tried) => tried.map_err(|error| DeploymentError::Trial { component: spec.component.clone(), error }),

@@ -1,7 +1,8 @@
 //! The topics around a component: they must be those that it says it needs, and they are made where the operator allows it.
 
 use crate::deployment::aggregate::LATE_PORT;
-use crate::deployment::control::{DeploymentError, Deployments, StartAt};
+use crate::deployment::control::{Deployments, StartAt};
+use crate::deployment::error::DeploymentError;
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec};
 use nodata_log::{LogError, Name, Offset, Topic, TopicConfig, TopicId};
 use nodata_runtime::{DescribedPort, Direction};

@@ -52,7 +52,7 @@ impl Task {
             let reason = format!("{error} (closing {} windows of `{}`)", groups.keys.len(), self.input);
             let trouble = Trouble { reason, attempts: self.attempts, last_lines: error.stderr().to_vec() };
             let said = format!("attempt {}: {}", self.attempts, trouble.reason);
-            self.settings.guest_log.note(self.settings.source.partition, &said);
+            self.settings.note(&said);
             self.is_in_trouble(&trouble);
             match blame {
                 Blame::Later | Blame::Nobody => {

@@ -1,6 +1,6 @@
 //! Ticks: calls at intervals, between two batches.
 
-use super::{Blame, CallFailure, Task, TaskEnd, Trouble};
+use super::{Blame, CallFailure, Task, TaskEnd, Trouble, last_lines};
 use crate::deployment::spec::OnPoison;
 use crate::deployment::status::TaskState;
 use crate::deployment::windows::Window;
@@ -34,8 +34,7 @@ impl Task {
                         CallErrorReason::Permanent(words) => format!("the component refuses the tick: {words}"),
                         _ => error.to_string(),
                     };
-                    let frames = error.frames().iter().map(|frame| format!("at {frame}"));
-                    (what, frames.chain(error.stderr().iter().cloned()).collect(), Blame::of(&error))
+                    (what, last_lines(&error), Blame::of(&error))
                 }
             };
             attempts += 1;
@@ -43,7 +42,7 @@ impl Task {
             let reason = format!("{what} (a tick of partition {} of `{}`)", self.settings.source.partition, self.input);
             let trouble = Trouble { reason, attempts, last_lines };
             let said = format!("attempt {attempts}: {}", trouble.reason);
-            self.settings.guest_log.note(self.settings.source.partition, &said);
+            self.settings.note(&said);
             self.settle(0).await?;
             self.is_in_trouble(&trouble);
             match blame {
@@ -99,10 +98,7 @@ impl Task {
         self.settings.status.update(|report| {
             report.ticks += 1;
             if was_failing {
-                report.state = TaskState::Running;
-                report.attempts = 0;
-                report.reason.clear();
-                report.last_lines.clear();
+                report.recover();
             }
         });
     }
@@ -113,7 +109,7 @@ impl Task {
             return Err(TaskEnd::Failed(self.failure(trouble)));
         }
         let note = format!("the tick is left out: {}", trouble.reason);
-        self.settings.guest_log.note(self.settings.source.partition, &note);
+        self.settings.note(&note);
         self.settings.status.update(|report| {
             report.ticks_left_out += 1;
             report.state = TaskState::Running;
