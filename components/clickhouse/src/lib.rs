@@ -51,10 +51,6 @@ struct Block {
 #[component]
 impl Sink for ClickHouse {
     fn new() -> Result<Self> {
-        let within = |key: &str, default: usize, most: usize| match config::get_or(key, default)? {
-            value if (1..=most).contains(&value) => Ok(value),
-            value => Err(Error::permanent(format_args!("config `{key}` is {value}; it is 1 to {most}"))),
-        };
         let columns: String = config::get_or("columns", String::new())?;
         let columns = match columns.as_str() {
             "all" => Column::ALL.to_vec(),
@@ -87,13 +83,13 @@ impl Sink for ClickHouse {
             }
         }
         let url = config::require("url")?;
-        let timeout = Duration::from_secs(within("timeout", TIMEOUT_DEFAULT, TIMEOUT_MAX)? as u64);
+        let timeout = Duration::from_secs(config::within("timeout", TIMEOUT_DEFAULT, 1..=TIMEOUT_MAX)? as u64);
         Ok(Self {
             server: Server { url, headers, settings, timeout },
             table,
             columns,
-            rows_max: within("rows", ROWS_MAX, ROWS_MAX)?,
-            bytes_max: within("request-bytes", BYTES_DEFAULT, BYTES_MAX)?,
+            rows_max: config::within("rows", ROWS_MAX, 1..=ROWS_MAX)?,
+            bytes_max: config::within("request-bytes", BYTES_DEFAULT, 1..=BYTES_MAX)?,
             asks,
             is_known: false,
         })

@@ -69,11 +69,7 @@ struct Place {
 #[component]
 impl Source for HttpPoll {
     fn open(position: Option<&[u8]>) -> Result<Self> {
-        let within = |key: &str, default: u64, most: u64| match config::get_or(key, default)? {
-            value if (1..=most).contains(&value) => Ok(value),
-            value => Err(Error::permanent(format_args!("config `{key}` is {value}; it is 1 to {most}"))),
-        };
-        let seconds = |key, default, most| within(key, default, most).map(Duration::from_secs);
+        let seconds = |key, default, most| config::within(key, default, 1..=most).map(Duration::from_secs);
         let configured = config::all().into_iter();
         let mut headers: Vec<_> = configured
             .filter_map(|(key, value)| Some((key.strip_prefix("header.")?.to_owned(), value.into_bytes())))
@@ -111,7 +107,7 @@ impl Source for HttpPoll {
             every: seconds("every", EVERY_DEFAULT, EVERY_MAX)?,
             headers,
             timeout: seconds("timeout", TIMEOUT_DEFAULT, TIMEOUT_MAX)?,
-            body_max: within("body-bytes", BODY_DEFAULT, BODY_MAX)? as usize,
+            body_max: config::within("body-bytes", BODY_DEFAULT, 1..=BODY_MAX)? as usize,
             items,
             fields,
             paging,

@@ -44,16 +44,12 @@ enum Failed {
 #[component]
 impl Sink for Webhook {
     fn new() -> Result<Self> {
-        let within = |key: &str, default: usize, most: usize| match config::get_or(key, default)? {
-            value if (1..=most).contains(&value) => Ok(value),
-            value => Err(Error::permanent(format_args!("config `{key}` is {value}; it is 1 to {most}"))),
-        };
         let is_batched = config::get("batch").is_some();
         let shape = Shape {
             format: config::get_or("format", Format::Json)?,
             part: config::get_or("send", Part::Envelope)?,
-            events_max: if is_batched { Some(within("batch", 1, EVENTS_MAX)?) } else { None },
-            bytes_max: within("request-bytes", BYTES_DEFAULT, BYTES_MAX)?,
+            events_max: if is_batched { Some(config::within("batch", 1, 1..=EVENTS_MAX)?) } else { None },
+            bytes_max: config::within("request-bytes", BYTES_DEFAULT, 1..=BYTES_MAX)?,
         };
         if shape.format == Format::Raw && is_batched {
             return Err(Error::permanent(
@@ -75,7 +71,9 @@ impl Sink for Webhook {
         Ok(Self {
             url: config::require("url")?,
             headers,
-            timeout: Duration::from_secs(within("timeout", TIMEOUT_DEFAULT as usize, TIMEOUT_MAX as usize)? as u64),
+            timeout: Duration::from_secs(
+                config::within("timeout", TIMEOUT_DEFAULT as usize, 1..=TIMEOUT_MAX as usize)? as u64,
+            ),
             shape,
             aside: aside.split(',').filter(|text| !text.is_empty()).map(status).collect::<Result<_>>()?,
             signer: config::secret("signing-key").map(|keys| Signer::new(&keys)).transpose()?,

@@ -64,7 +64,8 @@ pub trait Aggregate: Sized + 'static {
     /// Adds an event. An error that [`rejects`](Error::permanent) fails the call; [`accepts`](Self::accepts) puts single events aside.
     fn add(&self, accumulator: &mut Self::Accumulator, event: &Event<'_>) -> Result<()>;
 
-    /// Why an event cannot be added, which puts it aside as a dead letter. Every event is accepted otherwise.
+    /// Why an event cannot be added, which puts it aside as a dead letter. Every event is accepted otherwise. One that is in no group,
+    /// because [`group`](Self::group) is not written and it has no key, is left out without being asked about.
     fn accepts(&self, event: &Event<'_>) -> std::result::Result<(), String> {
         let _ = event;
         Ok(())

@@ -11,6 +11,7 @@
 use crate::error::{Error, Result};
 use crate::host;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// The text of this key.
@@ -38,6 +39,19 @@ pub fn get_or<T: FromStr<Err: Display>>(key: &str, default: T) -> Result<T> {
     Ok(parse(key)?.unwrap_or(default))
 }
 
+/// The value of this key, or `default` if there is none. An error if it does not parse, or is not within these bounds.
+pub fn within<T>(key: &str, default: T, bounds: RangeInclusive<T>) -> Result<T>
+where
+    T: FromStr<Err: Display> + PartialOrd + Display,
+{
+    let value = get_or(key, default)?;
+    if bounds.contains(&value) {
+        return Ok(value);
+    }
+    let (least, most) = bounds.into_inner();
+    Err(Error::permanent(format_args!("config `{key}` is {value}; it is {least} to {most}")))
+}
+
 /// The value of this key, if there is one. An error if it does not parse.
 pub fn parse<T: FromStr<Err: Display>>(key: &str) -> Result<Option<T>> {
     let Some(text) = get(key) else { return Ok(None) };
@@ -58,6 +72,9 @@ mod tests {
             assert_eq!(require::<u32>("minutes")?, 90);
             assert_eq!(get_or("hours", 2)?, 2);
             assert_eq!(parse::<f64>("hours")?, None);
+            assert_eq!((within("minutes", 1, 1..=90)?, within("hours", 2, 1..=24)?), (90, 2));
+            let beyond = within("minutes", 1, 1..=60).unwrap_err();
+            assert_eq!(beyond.message(), "config `minutes` is 90; it is 1 to 60");
             assert_eq!(require::<u32>("hours").unwrap_err().message(), "config `hours` is missing");
             assert_eq!(
                 get_or("mark", 1u32).unwrap_err().message(),

@@ -1,6 +1,7 @@
 //! The host of an aggregate.
 
-use super::harness::{Call, Produced, Saved, make, save};
+use super::component::{Saved, make, save};
+use super::harness::{Call, Produced};
 use super::{Columns, Event};
 use crate::aggregate::{Aggregate, Groups};
 use crate::host::native::{Batch, Collector, Installed, Offsets, World};

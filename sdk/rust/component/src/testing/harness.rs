@@ -1,8 +1,9 @@
 //! The host, as far as a component can tell.
 
+use super::component::{Component, OfFunction, OfSink, OfTransform, Saved};
 use super::{Columns, Event};
 use crate::columns::{BytesColumnRef, ColumnsRef};
-use crate::component::{self, Transform};
+use crate::component::Transform;
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::host::EmitError;
@@ -46,139 +47,6 @@ pub struct Harness {
     last: Option<Input>,
     /// What the component saved last, and the digest of who did.
     saved: Option<Saved>,
-}
-
-/// What a component saved, and the digest of who did.
-pub(super) type Saved = (Vec<u8>, String);
-
-/// Bytes that a component may save.
-const SNAPSHOT_BYTES_MAX: usize = 1 << 20;
-/// What a component is told of who saved what it goes on from: itself.
-pub(super) const DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-
-/// Makes a component that is not there, and gives it what was saved.
-pub(super) fn make<T>(
-    component: &Kept<T>,
-    new: fn() -> Result<T>,
-    restore: impl FnOnce(&mut T, &[u8], &str) -> Result<()>,
-    saved: Option<&Saved>,
-) -> Result<()> {
-    if component.is_made() {
-        return Ok(());
-    }
-    reading(|| {
-        component.make(new)?;
-        match saved {
-            Some((saved, by)) => component.lend(new, |value| restore(value, saved, by)),
-            None => Ok(()),
-        }
-    })
-}
-
-/// What a component saves after a call.
-pub(super) fn save<T>(
-    component: &Kept<T>,
-    new: fn() -> Result<T>,
-    save: impl FnOnce(&T) -> Result<Vec<u8>>,
-) -> Result<Saved> {
-    component.lend(new, |value| match save(value)? {
-        saved if saved.len() > SNAPSHOT_BYTES_MAX => Err(Error::permanent(format_args!(
-            "it saves {} bytes of memory, at most {SNAPSHOT_BYTES_MAX} are allowed",
-            saved.len()
-        ))),
-        saved => Ok((saved, DIGEST.to_owned())),
-    })
-}
-
-/// A component, as the host calls it.
-trait Component {
-    /// Makes it, if there is anything to make, and gives it what was saved.
-    fn open(&self, saved: Option<&Saved>) -> Result<()> {
-        let _ = saved;
-        Ok(())
-    }
-
-    /// What it saves, if there is anything to save.
-    fn save(&self) -> Result<Option<Saved>> {
-        Ok(None)
-    }
-
-    /// Lets it go without a word.
-    fn forget(&self) {}
-
-    fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()>;
-
-    fn tick(&self, at: Tick, collector: &Collector<'_>) -> Result<()> {
-        let _ = (at, collector);
-        panic!("a function does not tick: that is for `impl Transform`")
-    }
-
-    fn close(&self) {}
-}
-
-struct OfFunction<F>(RefCell<F>);
-
-impl<F: FnMut(Events<'_>, &mut Output<'_>) -> Result<()>> Component for OfFunction<F> {
-    fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()> {
-        component::call(&mut *self.0.borrow_mut(), batch, collector)
-    }
-}
-
-struct OfTransform<T>(Kept<T>);
-
-impl<T: Transform> Component for OfTransform<T> {
-    fn open(&self, saved: Option<&Saved>) -> Result<()> {
-        make(&self.0, T::new, T::restore, saved)
-    }
-
-    fn save(&self) -> Result<Option<Saved>> {
-        save(&self.0, T::new, T::save).map(Some)
-    }
-
-    fn forget(&self) {
-        self.0.take();
-    }
-
-    fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()> {
-        self.0.process(batch, collector)
-    }
-
-    fn tick(&self, at: Tick, collector: &Collector<'_>) -> Result<()> {
-        self.0.tick(T::new, T::tick, at, collector)
-    }
-
-    fn close(&self) {
-        self.0.take().into_iter().for_each(T::close);
-    }
-}
-
-struct OfSink<T>(Kept<T>);
-
-impl<T: crate::Sink> Component for OfSink<T> {
-    fn open(&self, saved: Option<&Saved>) -> Result<()> {
-        make(&self.0, T::new, T::restore, saved)
-    }
-
-    fn save(&self) -> Result<Option<Saved>> {
-        save(&self.0, T::new, T::save).map(Some)
-    }
-
-    fn forget(&self) {
-        self.0.take();
-    }
-
-    fn call(&self, batch: Batch<'_>, collector: &Collector<'_>) -> Result<()> {
-        self.0.write(batch, collector)?;
-        self.0.flush()
-    }
-
-    fn tick(&self, at: Tick, collector: &Collector<'_>) -> Result<()> {
-        self.0.tick(T::new, |sink, at, _| sink.tick(at), at, collector)
-    }
-
-    fn close(&self) {
-        self.0.take().into_iter().for_each(T::close);
-    }
 }
 
 /// What the last call was given.

@@ -29,10 +29,11 @@
 #[cfg(feature = "json")]
 mod aggregate; // the host of an aggregate
 mod columns; // events to columns, and back
+mod component; // a component, as the host calls it
 mod event; // an event that owns its bytes
 mod harness; // the host, as far as a component can tell
-pub mod native;
-mod source; // the host of a source // as fast as it can be, for benchmarks
+pub mod native; // as fast as it can be, for benchmarks
+mod source; // the host of a source
 
 pub use crate::columns::{BytesColumn, HeadersColumn};
 #[cfg(feature = "json")]
