@@ -147,6 +147,26 @@ pub const POISON_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Wait before a task that could not be started, or that the log refused, is started again.
 pub const RESTART_WAIT: Duration = Duration::from_secs(1);
 
+/// What is remembered of what happened to a deployment, and of its earlier revisions to go back to. The oldest go.
+pub const HISTORY_MAX: usize = 30;
+pub const REVISIONS_MAX: usize = 10;
+
+/// Bytes of the reason of a change. The rest is cut off.
+pub const REASON_BYTES_MAX: usize = 1024;
+
+/// How long a new revision has to go well on all of its tasks, unless the update says otherwise, and at most.
+pub const PROBATION: Duration = Duration::from_secs(30);
+pub const PROBATION_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How often the tasks of an update are looked at until they have proved themselves.
+pub const PROBATION_LOOK: Duration = Duration::from_millis(100);
+
+/// How often a new revision may ask in a row that a call is tried again, before the one before it is asked whether it would too.
+pub const PROBATION_RETRIES: u32 = 5;
+
+/// Groups of each partition that a new revision of an aggregate must be able to read before it takes over.
+pub const GROUPS_TRIED: usize = 1000;
+
 // The server.
 
 /// How long requests in hand may take when the server stops. Streams are ended at once.
@@ -178,6 +198,9 @@ pub const READ_BYTES: usize = 1 << 20;
 
 /// Longest line of a file, or row of a table, that `nodata publish` reads. A longer one stops it with the line's number.
 pub const LINE_BYTES_MAX: u64 = 64 << 20;
+
+/// How often a command that waits for an update looks how it goes.
+pub const WAIT_LOOK: Duration = Duration::from_millis(200);
 
 /// Bytes of one message of an upload.
 pub const UPLOAD_CHUNK_BYTES: usize = 256 << 10;

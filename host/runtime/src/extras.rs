@@ -83,6 +83,15 @@ impl Instance {
         Ok(Some(saved.into()))
     }
 
+    /// What the component would keep now, of an instance that is only tried. It writes nothing.
+    pub async fn save_aside(&mut self) -> Result<Option<Bytes>, CallError> {
+        if self.extras()?.save.is_none() {
+            return Ok(None);
+        }
+        self.begin_reading()?;
+        self.save().await
+    }
+
     /// Gives a new instance the memory that another one had, of this version or of the one with this digest.
     pub async fn restore(&mut self, saved: Bytes, saved_by: &str) -> Result<(), CallError> {
         let restore = self.extras()?.restore.ok_or_else(other_role)?;

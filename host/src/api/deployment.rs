@@ -2,11 +2,11 @@
 
 use crate::api::status::{self, Refusal};
 use crate::deployment::{
-    Aggregation, Begin, DeadLetters, DeployRequest, DeployedAs, DeploymentError, DeploymentRole, DeploymentSpec,
-    DeploymentView, Deployments, ErrorPolicy, KeepOrForget, Moved, OnPoison, ResetRequest, StartAt, TaskState,
-    TaskView, Window,
+    Aggregation, Altered, Begin, Change, Changed, DeadLetters, DeployRequest, DeployedAs, DeploymentError,
+    DeploymentRole, DeploymentSpec, DeploymentView, Deployments, ErrorPolicy, KeepOrForget, Moved, OnPoison,
+    ResetRequest, Rollout, StartAt, TaskState, TaskView, UpdateRequest, Window,
 };
-use crate::limits::{LOG_LOOK, LOG_MESSAGES};
+use crate::limits::{LOG_LOOK, LOG_MESSAGES, REASON_BYTES_MAX};
 use nodata_log::LogError;
 use nodata_proto::server as wire;
 use nodata_proto::server::aggregate::Window as AskedWindow;
@@ -52,6 +52,14 @@ impl From<DeploymentError> for Refusal {
                     }
                     DeploymentError::Misfit { name, .. } => refusal
                         .hint(format!("give another name, or forget what is kept: `nodata deployment delete {name}`")),
+                    DeploymentError::Updating { name, .. } => refusal.hint(format!(
+                        "wait until that is over, `nodata deployment describe {name}`, or undo it: `nodata deployment rollback {name}`"
+                    )),
+                    DeploymentError::Unreadable { name, .. } => refusal.hint(format!(
+                        "have the new version read it, by what it was saved by, or deploy it under another name from the earliest \
+                         event and delete `{name}` when it has caught up"
+                    )),
+                    DeploymentError::NoWayBack { .. } => refusal.hint("say --no-way-back to go without one"),
                     DeploymentError::NoTopic { topic } => refusal.hint(format!(
                         "create it with `nodata topic create {topic}`, or have it made with --create-topics"
                     )),
@@ -91,6 +99,38 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         on_error: Some(policy_to_wire(spec.on_error)),
         kept_timestamp_us: spec.kept_us,
         tick_us: spec.tick_us,
+        revision: spec.revision,
+        rollout: spec.rollout.as_ref().map(rollout_to_wire),
+    }
+}
+
+fn rollout_to_wire(rollout: &Rollout) -> wire::Rollout {
+    wire::Rollout {
+        from_revision: rollout.from.number,
+        from_component: rollout.from.component.clone(),
+        from_digest: rollout.from.digest.clone(),
+        canary_partitions: rollout.canary,
+        probation_us: rollout.probation_us,
+        began_timestamp_us: rollout.began_us,
+    }
+}
+
+fn change_to_wire(change: &Change) -> wire::Change {
+    let kind = match change.what {
+        Changed::Deployed => wire::ChangeKind::Deployed,
+        Changed::Updated => wire::ChangeKind::Updated,
+        Changed::CanaryPassed => wire::ChangeKind::CanaryPassed,
+        Changed::Passed => wire::ChangeKind::Passed,
+        Changed::Failed => wire::ChangeKind::Failed,
+        Changed::RolledBack => wire::ChangeKind::RolledBack,
+    };
+    wire::Change {
+        timestamp_us: change.at_us,
+        kind: kind.into(),
+        revision: change.revision,
+        component: change.component.clone(),
+        digest: change.digest.clone(),
+        reason: change.why.clone(),
     }
 }
 
@@ -176,6 +216,7 @@ fn task_to_wire(task: &TaskView) -> wire::Task {
         ticks: report.ticks,
         ticks_left_out: report.ticks_left_out,
         memory_bytes: report.memory_bytes,
+        revision: task.revision,
     }
 }
 
@@ -244,6 +285,34 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
     })
 }
 
+fn update_request(request: wire::UpdateDeploymentRequest) -> Result<UpdateRequest, Refusal> {
+    let given = |text: String| (!text.is_empty()).then_some(text);
+    check_reason(&request.reason)?;
+    Ok(UpdateRequest {
+        name: request.name,
+        component: given(request.component),
+        digest: given(request.digest),
+        config: Altered { set: request.config, unset: request.unset_config },
+        secrets: Altered { set: request.secrets, unset: request.unset_secrets },
+        allow_http: request.allow_http,
+        deny_http: request.deny_http,
+        on_error: request.on_error.map(policy_from_wire).transpose()?,
+        tick_us: request.tick_us,
+        canary: request.canary_partitions,
+        probation_us: request.probation_us,
+        no_way_back: request.no_way_back,
+        why: request.reason,
+    })
+}
+
+fn check_reason(reason: &str) -> Result<(), Refusal> {
+    if reason.len() > REASON_BYTES_MAX {
+        let what = format!("a reason of {} bytes; at most {REASON_BYTES_MAX} are allowed", reason.len());
+        return Err(Refusal::invalid("REASON", what));
+    }
+    Ok(())
+}
+
 fn start_at(position: Position) -> StartAt {
     match position {
         Position::Latest(_) => StartAt::Latest,
@@ -309,7 +378,28 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
             deployment: Some(deployment_to_wire(&view)),
             tasks: view.tasks.iter().map(task_to_wire).collect(),
             metrics: view.metrics.into_iter().map(metric_to_wire).collect(),
+            history: view.spec.history.iter().map(change_to_wire).collect(),
         }))
+    }
+
+    async fn update_deployment(
+        &self,
+        request: Request<wire::UpdateDeploymentRequest>,
+    ) -> Result<Response<wire::UpdateDeploymentResponse>, Status> {
+        let request = update_request(request.into_inner())?;
+        let view = self.deployments.update(request).await.map_err(Refusal::from)?;
+        Ok(Response::new(wire::UpdateDeploymentResponse { deployment: Some(deployment_to_wire(&view)) }))
+    }
+
+    async fn roll_back_deployment(
+        &self,
+        request: Request<wire::RollBackDeploymentRequest>,
+    ) -> Result<Response<wire::RollBackDeploymentResponse>, Status> {
+        let wire::RollBackDeploymentRequest { name, revision, no_way_back, reason } = request.into_inner();
+        check_reason(&reason)?;
+        let rolled_back = self.deployments.roll_back(&name, revision, no_way_back, &reason).await;
+        let view = rolled_back.map_err(Refusal::from)?;
+        Ok(Response::new(wire::RollBackDeploymentResponse { deployment: Some(deployment_to_wire(&view)) }))
     }
 
     async fn pause_deployment(

@@ -105,7 +105,7 @@ fn micros(text: &str) -> Result<i64, String> {
     i64::try_from(span.as_micros()).map_err(|_| "it is too long".to_owned())
 }
 
-fn tick(text: &str) -> Result<u64, String> {
+pub(crate) fn tick(text: &str) -> Result<u64, String> {
     u64::try_from(micros(text)?).map_err(|_| "it is negative".to_owned())
 }
 
@@ -123,19 +123,19 @@ fn window(text: &str) -> Result<Window, String> {
     }
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("give NAME=VALUE".to_owned()),
     }
 }
 
-fn secret(text: &str) -> Result<(String, String), String> {
+pub(crate) fn secret(text: &str) -> Result<(String, String), String> {
     if text.contains('=') { pair(text) } else { Ok((text.to_owned(), text.to_owned())) }
 }
 
 /// Told here, before anything is uploaded.
-fn grant(text: &str) -> Result<String, String> {
+pub(crate) fn grant(text: &str) -> Result<String, String> {
     text.parse().map(|grant: HttpGrant| grant.to_string()).map_err(|error| error.to_string())
 }
 
@@ -163,7 +163,7 @@ pub(crate) fn position(text: &str) -> Result<Position, String> {
     }
 }
 
-fn policy(text: &str) -> Result<ErrorPolicy, String> {
+pub(crate) fn policy(text: &str) -> Result<ErrorPolicy, String> {
     let mut policy = ErrorPolicy { retries: None, then: OnPoison::DeadLetter.into() };
     for part in text.split(',') {
         match part.split_once('=') {
@@ -201,8 +201,8 @@ pub(crate) async fn run(args: AddComponentArgs) -> Result<(), CliError> {
 async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     let name = name_of(&args.file, args.name.clone())?;
     let role = wiring(&args)?;
-    let config = collect("--config", args.config)?;
-    let secrets = collect("--secret", args.secret)?;
+    let config = unique("--config", args.config)?;
+    let secrets = unique("--secret", args.secret)?;
     let file = read(&args.file)?;
     let client = args.common.connect().await?;
     // Wrong topics are told before anything is compiled.
@@ -274,7 +274,7 @@ fn topics(role: &Role) -> Vec<&String> {
 }
 
 fn wiring(args: &AddComponentArgs) -> Result<Role, CliError> {
-    let mut outputs = collect("--port", args.port.clone())?;
+    let mut outputs = unique("--port", args.port.clone())?;
     let RoleArgs { transform, sink, source, aggregate } = &args.role;
     let WindowArgs { window, lateness, idle, keyed } = &args.windows;
     if aggregate.is_none() && (window.is_some() || lateness.is_some() || idle.is_some() || *keyed) {
@@ -320,7 +320,7 @@ fn wiring(args: &AddComponentArgs) -> Result<Role, CliError> {
     })
 }
 
-fn collect(what: &str, pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, CliError> {
+pub(crate) fn unique(what: &str, pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, CliError> {
     let mut collected = BTreeMap::new();
     for (name, value) in pairs {
         if let Some(before) = collected.insert(name.clone(), value) {

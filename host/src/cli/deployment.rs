@@ -3,6 +3,7 @@
 use crate::cli::add_component::{policy_text, position};
 use crate::cli::component::short;
 use crate::cli::out::{bytes, count, table, time};
+use crate::cli::update::{self, RollbackArgs, UpdateArgs};
 use crate::cli::{CliError, Common};
 use clap::{Subcommand, ValueEnum};
 use nodata_client::proto::aggregate::Window;
@@ -10,9 +11,10 @@ use nodata_client::proto::deployment::Role;
 use nodata_client::proto::metric::Value as MetricValue;
 use nodata_client::proto::start_position::Position;
 use nodata_client::proto::{
-    DeleteDeploymentRequest, Deployment, DeploymentState, DescribeDeploymentRequest, DescribeDeploymentResponse,
-    ListDeploymentsRequest, LogLine, LogStream, Metric, OnReset, PauseDeploymentRequest, ResetDeploymentRequest,
-    ResetDeploymentResponse, ResumeDeploymentRequest, StartPosition, TailLogsRequest, Task, TaskReset, TaskState,
+    Change, ChangeKind, DeleteDeploymentRequest, Deployment, DeploymentState, DescribeDeploymentRequest,
+    DescribeDeploymentResponse, ListDeploymentsRequest, LogLine, LogStream, Metric, OnReset, PauseDeploymentRequest,
+    ResetDeploymentRequest, ResetDeploymentResponse, ResumeDeploymentRequest, StartPosition, TailLogsRequest, Task,
+    TaskReset, TaskState,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -34,6 +36,8 @@ pub(crate) enum DeploymentCommand {
         #[command(flatten)]
         common: Common,
     },
+    Update(Box<UpdateArgs>),
+    Rollback(RollbackArgs),
     /// Stop all tasks between two batches. Positions and state are kept.
     Pause {
         name: String,
@@ -101,6 +105,8 @@ pub(crate) enum StateArg {
 
 pub(crate) async fn run(command: DeploymentCommand) -> Result<(), CliError> {
     let common = match &command {
+        DeploymentCommand::Update(args) => args.common.clone(),
+        DeploymentCommand::Rollback(args) => args.common.clone(),
         DeploymentCommand::List { common, .. }
         | DeploymentCommand::Describe { common, .. }
         | DeploymentCommand::Pause { common, .. }
@@ -114,12 +120,18 @@ pub(crate) async fn run(command: DeploymentCommand) -> Result<(), CliError> {
 
 async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliError> {
     let out = common.out();
+    let command = match command {
+        DeploymentCommand::Update(args) => return update::update(*args).await,
+        DeploymentCommand::Rollback(args) => return update::rollback(args).await,
+        command => command,
+    };
     let mut deployments = common.connect().await?.deployments();
     let said = |deployment: Option<Deployment>, what: &str| {
         let deployment = deployment.unwrap_or_default();
         out.show(&to_json(&deployment), || vec![format!("{what} {}", deployment.name)])
     };
     match command {
+        DeploymentCommand::Update(_) | DeploymentCommand::Rollback(_) => Ok(()),
         DeploymentCommand::List { kept, .. } => {
             let mut found = Vec::new();
             let mut request = ListDeploymentsRequest { page_size: 1000, kept, ..Default::default() };
@@ -150,6 +162,7 @@ async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliEr
             let mut json = to_json(&described.deployment.clone().unwrap_or_default());
             json["tasks"] = described.tasks.iter().map(task_to_json).collect();
             json["metrics"] = described.metrics.iter().map(metric_to_json).collect();
+            json["history"] = described.history.iter().map(change_to_json).collect();
             out.show(&json, || describe(&described))
         }
         DeploymentCommand::Pause { name, .. } => {
@@ -212,6 +225,7 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
     let mut lines = vec![
         format!("deployment {}: {}, lag {}", deployment.name, state(deployment.state()), count(deployment.lag)),
         format!("component  {} ({})", deployment.component, short(&deployment.digest)),
+        format!("revision   {}{}", deployment.revision, rollout(&deployment)),
         format!("topics     {}", wiring(&deployment)),
         format!("on error   {}", policy_text(&deployment.on_error.unwrap_or_default())),
         format!("created    {}", time(deployment.created_timestamp_us)),
@@ -264,7 +278,60 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         lines.push(String::new());
         lines.extend(described.metrics.iter().map(metric));
     }
+    if described.history.len() > 1 {
+        lines.push(String::new());
+        lines.extend(described.history.iter().map(history_line));
+    }
     lines
+}
+
+/// How an update goes on, behind the number of the revision.
+fn rollout(deployment: &Deployment) -> String {
+    let Some(rollout) = &deployment.rollout else { return String::new() };
+    let component = format!("{} ({})", rollout.from_component, short(&rollout.from_digest));
+    let on = match rollout.canary_partitions {
+        Some(1) => " on the first partition".to_owned(),
+        Some(canary) => format!(" on the first {canary} partitions"),
+        None => String::new(),
+    };
+    let probation = jiff::SignedDuration::from_micros(i64::try_from(rollout.probation_us).unwrap_or(i64::MAX));
+    format!(", which takes over from {} ({component}){on} and has to go well for {probation:#}", rollout.from_revision)
+}
+
+/// What happened, for a person.
+pub(crate) fn history_line(change: &Change) -> String {
+    let what = match change.kind() {
+        ChangeKind::Unspecified => "changed",
+        ChangeKind::Deployed => "deployed",
+        ChangeKind::Updated => "takes over",
+        ChangeKind::CanaryPassed => "went well on the canary, and takes over everywhere",
+        ChangeKind::Passed => "went well",
+        ChangeKind::Failed => "works again",
+        ChangeKind::RolledBack => "works again, as an operator said",
+    };
+    let reason = if change.reason.is_empty() { String::new() } else { format!(": {}", change.reason) };
+    let component = format!("{} ({})", change.component, short(&change.digest));
+    format!("{}  revision {} {what}, {component}{reason}", time(change.timestamp_us), change.revision)
+}
+
+fn change_to_json(change: &Change) -> Value {
+    let kind = match change.kind() {
+        ChangeKind::Unspecified => "unknown",
+        ChangeKind::Deployed => "deployed",
+        ChangeKind::Updated => "updated",
+        ChangeKind::CanaryPassed => "canary_passed",
+        ChangeKind::Passed => "passed",
+        ChangeKind::Failed => "failed",
+        ChangeKind::RolledBack => "rolled_back",
+    };
+    json!({
+        "timestamp": time(change.timestamp_us),
+        "kind": kind,
+        "revision": change.revision,
+        "component": change.component,
+        "digest": change.digest,
+        "reason": change.reason,
+    })
 }
 
 fn said_of_reset(reset: &ResetDeploymentResponse, dry_run: bool) -> Vec<String> {
@@ -386,7 +453,18 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         "allow_http": deployment.allow_http,
         "on_error": policy_text(&deployment.on_error.unwrap_or_default()),
         "created": time(deployment.created_timestamp_us),
+        "revision": deployment.revision,
     });
+    if let Some(rollout) = &deployment.rollout {
+        json["rollout"] = json!({
+            "from_revision": rollout.from_revision,
+            "from_component": rollout.from_component,
+            "from_digest": rollout.from_digest,
+            "canary_partitions": rollout.canary_partitions,
+            "probation_us": rollout.probation_us,
+            "began": time(rollout.began_timestamp_us),
+        });
+    }
     if let Some(kept_us) = deployment.kept_timestamp_us {
         json["kept"] = time(kept_us).into();
     }
@@ -426,6 +504,7 @@ fn task_to_json(task: &Task) -> Value {
         "ticks": task.ticks,
         "ticks_left_out": task.ticks_left_out,
         "memory_bytes": task.memory_bytes,
+        "revision": task.revision,
     })
 }
 

@@ -16,6 +16,7 @@ mod publish; // publish
 mod secret; // secret put|list|delete
 mod serve; // serve
 mod topic; // topic create|list|describe|update|delete
+mod update; // another revision
 
 use clap::{Args, Parser, Subcommand};
 use error::CliError;

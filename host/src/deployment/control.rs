@@ -4,6 +4,7 @@
 use crate::deployment::aggregate::Aggregation;
 use crate::deployment::error::DeploymentError;
 use crate::deployment::parts::PartsTopic;
+use crate::deployment::revision::Changed;
 use crate::deployment::spec::{
     DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, spec_key,
 };
@@ -24,6 +25,7 @@ use nodata_runtime::{
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Where a new deployment begins.
@@ -93,6 +95,8 @@ pub struct TaskView {
     /// It reads a partition of the parts of groups, and not of the input.
     pub puts_together: bool,
     pub end: Offset,
+    /// What works for it, or would.
+    pub revision: u32,
     pub report: TaskReport,
 }
 
@@ -141,13 +145,37 @@ pub(crate) struct Live {
     /// What sends its requests, and what that was granted.
     pub(crate) http: (Vec<String>, Option<HttpClient>),
     pub(crate) replay: watch::Sender<Option<Replay>>,
+    /// Cancelled when the update is over that tasks are in probation for.
+    pub(crate) probation: Option<(u32, CancellationToken)>,
+    /// What takes over soon, so that it need not be loaded then.
+    pub(crate) warm: Option<Program>,
     pub(crate) tasks: BTreeMap<u32, LiveTask>,
+}
+
+impl Live {
+    /// Tells tasks whether their revision is in probation still.
+    pub(crate) fn is_in_probation(&mut self, spec: &DeploymentSpec) {
+        let of = spec.rollout.is_some().then_some(spec.revision);
+        if self.probation.as_ref().map(|(revision, _)| *revision) == of {
+            return;
+        }
+        // One that is undone stays in probation until its tasks have ended: whatever they fail at is not the fault of events.
+        if let Some((revision, over)) = self.probation.take()
+            && revision == spec.revision
+        {
+            over.cancel();
+        }
+        self.probation = of.map(|revision| (revision, CancellationToken::new()));
+    }
 }
 
 pub(crate) struct LiveTask {
     pub(crate) status: Arc<TaskStatus>,
     pub(crate) stop: CancellationToken,
     pub(crate) is_running: bool,
+    /// What it runs.
+    pub(crate) revision: u32,
+    pub(crate) since: Instant,
 }
 
 fn check_aggregation(how: Aggregation) -> Result<Aggregation, DeploymentError> {
@@ -173,7 +201,7 @@ fn check_aggregation(how: Aggregation) -> Result<Aggregation, DeploymentError> {
 }
 
 /// How often the component of a deployment ticks; `None`: never.
-fn tick_of(program: &Program, spec: &DeploymentSpec) -> Result<Option<u64>, DeploymentError> {
+pub(crate) fn tick_of(program: &Program, spec: &DeploymentSpec) -> Result<Option<u64>, DeploymentError> {
     match spec.tick_us {
         Some(us) if us < TICK_US_MIN => Err(DeploymentError::Tick { us }),
         Some(_) if !program.has(Extra::Ticker) => Err(DeploymentError::NoTicker { component: spec.component.clone() }),
@@ -181,13 +209,29 @@ fn tick_of(program: &Program, spec: &DeploymentSpec) -> Result<Option<u64>, Depl
     }
 }
 
+fn check_count(what: &'static str, count: usize, max: usize) -> Result<(), DeploymentError> {
+    if count > max { Err(DeploymentError::TooMuch { what, count, max }) } else { Ok(()) }
+}
+
+/// Checks that a component is not given too much.
+pub(crate) fn check_given(
+    config: &BTreeMap<String, String>,
+    allow_http: &[String],
+    secrets: &BTreeMap<String, String>,
+) -> Result<(), DeploymentError> {
+    let config_bytes = config.iter().map(|(key, value)| key.len() + value.len()).sum();
+    check_count("bytes of configuration", config_bytes, CONFIG_BYTES_MAX)?;
+    check_count("HTTP grants", allow_http.len(), HTTP_GRANTS_MAX)?;
+    check_count("secrets", secrets.len(), SECRETS_GRANTED_MAX)
+}
+
 /// Each in the one way it is written.
-fn http_grants(texts: &[String]) -> Result<Vec<String>, HttpGrantError> {
+pub(crate) fn http_grants(texts: &[String]) -> Result<Vec<String>, HttpGrantError> {
     texts.iter().map(|text| text.parse().map(|grant: HttpGrant| grant.to_string())).collect()
 }
 
 /// Whether a group may be in any of several partitions, and has results when its windows close.
-fn groups_in_several(spec: &DeploymentSpec, input: &Topic, program: &Program) -> bool {
+pub(crate) fn groups_in_several(spec: &DeploymentSpec, input: &Topic, program: &Program) -> bool {
     input.config.partitions > 1 && groups_by_itself(spec, program)
 }
 
@@ -251,17 +295,8 @@ impl Deployments {
             }
         };
         let name = DeploymentSpec::check_name(&name)?;
-        let config_bytes = config.iter().map(|(key, value)| key.len() + value.len()).sum();
-        for (what, count, max) in [
-            ("bytes of configuration", config_bytes, CONFIG_BYTES_MAX),
-            ("ports", outputs.len(), PORTS_MAX),
-            ("HTTP grants", allow_http.len(), HTTP_GRANTS_MAX),
-            ("secrets", secrets.len(), SECRETS_GRANTED_MAX),
-        ] {
-            if count > max {
-                return Err(DeploymentError::TooMuch { what, count, max });
-            }
-        }
+        check_given(&config, &allow_http, &secrets)?;
+        check_count("ports", outputs.len(), PORTS_MAX)?;
         let allow_http = http_grants(&allow_http)?;
         for secret in secrets.values() {
             self.parts.secrets.check(&Name::new(secret)?)?;
@@ -276,6 +311,7 @@ impl Deployments {
         let mut spec = DeploymentSpec {
             name: name.to_string(),
             owner: (self.parts.chance)(),
+            revision: 1,
             component,
             digest,
             role,
@@ -294,8 +330,13 @@ impl Deployments {
             paused: false,
             replay: None,
             kept_us: None,
+            newest_revision: 1,
+            rollout: None,
+            shadow: None,
+            history: Vec::new(),
             deleting: false,
         };
+        spec.has_changed(spec.created_us, Changed::Deployed, "");
         let kept = self.kept(&spec.name).await?;
         let program = self.load(&spec).await?;
         spec.tick_us = tick_of(&program, &spec)?;
@@ -607,7 +648,12 @@ impl Deployments {
                 DeploymentRole::Source => report.position,
                 _ => self.parts.log.bounds(tp).map_or(report.position, |bounds| bounds.end),
             };
-            TaskView { partition: tp.partition, puts_together: number != tp.partition, end, report }
+            let meant = match &spec.rollout {
+                Some(rollout) if !rollout.covers(number) => rollout.from.number,
+                _ => spec.revision,
+            };
+            let revision = task.filter(|_| is_running).map_or(meant, |task| task.revision);
+            TaskView { partition: tp.partition, puts_together: number != tp.partition, end, revision, report }
         });
         let tasks = tasks.collect();
         let metrics = known.map(|live| live.metrics.snapshot().series).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Why a request about a deployment was refused.
 
-use crate::limits::TICK_US_MIN;
+use crate::limits::{PROBATION_MAX, TICK_US_MIN};
 use crate::registry::RegistryError;
 use crate::secrets::SecretError;
 use nodata_log::{ErrorKind, LogError, Name, NameError, Offset};
@@ -26,6 +26,24 @@ pub enum DeploymentError {
     SourcePosition { name: String },
     #[error("deployment `{name}` is being deleted")]
     Deleting { name: String },
+    #[error("deployment `{name}` is being updated: revision {revision} has not proved itself yet")]
+    Updating { name: String, revision: u32 },
+    #[error("somebody else changed deployment `{name}` at the same time; look at it, and try again")]
+    Changing { name: String },
+    #[error("deployment `{name}` runs this component with this configuration already")]
+    NothingNew { name: String },
+    #[error("deployment `{name}` has no {what} to go back to; it has: {known}")]
+    NoRevision { name: String, what: String, known: String },
+    #[error("component `{component}` cannot go on from what deployment `{name}` remembers: {what}")]
+    Unreadable { name: String, component: String, what: String },
+    #[error(
+        "there is no way back from component `{component}`: revision {revision} could not go on from what it remembers: {what}"
+    )]
+    NoWayBack { component: String, revision: u32, what: String },
+    #[error("a canary of {partitions} partitions; deployment `{name}` works on {count}, and some must be left")]
+    Canary { name: String, partitions: u32, count: u32 },
+    #[error("a probation of {us} us; at most {} are allowed", PROBATION_MAX.as_micros())]
+    Probation { us: u64 },
     #[error("component `{component}` is no {role}; it is {}", if roles.is_empty() { "nothing that can be deployed".to_owned() } else { roles.join(", ") })]
     Role { component: String, role: &'static str, roles: Vec<String> },
     #[error("component `{component}` {error}")]
@@ -93,14 +111,22 @@ impl DeploymentError {
         match self {
             DeploymentError::Unknown { .. }
             | DeploymentError::NothingKept { .. }
+            | DeploymentError::NoRevision { .. }
             | DeploymentError::NoTask { .. }
             | DeploymentError::NoTopic { .. } => ErrorKind::NotFound,
             DeploymentError::Exists { .. }
             | DeploymentError::Kept { .. }
             | DeploymentError::Deleting { .. }
+            | DeploymentError::Updating { .. }
+            | DeploymentError::Changing { .. }
             | DeploymentError::Replaying { .. } => ErrorKind::Conflict,
             DeploymentError::Role { .. }
             | DeploymentError::Misfit { .. }
+            | DeploymentError::NothingNew { .. }
+            | DeploymentError::Unreadable { .. }
+            | DeploymentError::NoWayBack { .. }
+            | DeploymentError::Canary { .. }
+            | DeploymentError::Probation { .. }
             | DeploymentError::SourcePosition { .. }
             | DeploymentError::TooMuch { .. }
             | DeploymentError::NoOutput
@@ -136,6 +162,14 @@ impl DeploymentError {
             DeploymentError::NoTask { .. } => "NO_TASK",
             DeploymentError::SourcePosition { .. } => "SOURCE_POSITION",
             DeploymentError::Deleting { .. } => "DELETING",
+            DeploymentError::Updating { .. } => "UPDATING",
+            DeploymentError::Changing { .. } => "CHANGING",
+            DeploymentError::NothingNew { .. } => "NOTHING_NEW",
+            DeploymentError::NoRevision { .. } => "NO_REVISION",
+            DeploymentError::Unreadable { .. } => "STATE",
+            DeploymentError::NoWayBack { .. } => "NO_WAY_BACK",
+            DeploymentError::Canary { .. } => "CANARY",
+            DeploymentError::Probation { .. } => "PROBATION",
             DeploymentError::Replaying { .. } => "REPLAYING",
             DeploymentError::Letter { .. } => "DEAD_LETTER",
             DeploymentError::Role { .. } => "ROLE",

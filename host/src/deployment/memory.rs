@@ -49,6 +49,16 @@ impl Memory {
         Some((saved.bytes.clone(), &saved.by))
     }
 
+    /// Bytes that an earlier component kept, and that this one would forget.
+    pub(crate) fn left_behind(&self) -> Option<usize> {
+        self.saved.as_ref().filter(|_| !self.is_kept).map(|saved| saved.bytes.len())
+    }
+
+    /// What is kept, whoever keeps it, and who saved it.
+    pub(crate) fn saved(&self) -> Option<(Bytes, &str)> {
+        self.saved.as_ref().map(|saved| (saved.bytes.clone(), saved.by.as_str()))
+    }
+
     /// What has to be committed with a call that saved this, or nothing. A component that keeps no memory any more makes what an
     /// earlier one kept old: it is forgotten, or one that comes later would go on from it.
     pub(crate) fn change(&self, saved: Option<&Bytes>) -> Result<Option<StateChange>, LogError> {

@@ -11,6 +11,8 @@ mod pace; // how many events at once
 mod parts; // groups that are in several partitions
 mod replay; // dead letters, once more
 mod reset; // where else they go on
+mod revision; // what a deployment runs, by number
+mod rollout; // how an update goes on
 mod scan; // what an aggregate holds
 mod search; // which event it is that cannot be processed
 mod source; // a deployment that brings events in
@@ -20,6 +22,7 @@ mod supervisor; // makes it run
 mod task; // one deployment on one partition
 mod ticks; // when a task ticks
 mod trial; // what a component has to say before it is deployed
+mod update; // another revision takes over
 mod windows; // groups in time
 mod wiring; // the topics around a component
 
@@ -28,8 +31,10 @@ pub use control::{Begin, DeployRequest, DeployedAs, DeploymentView, Deployments,
 pub use error::DeploymentError;
 pub use replay::DeadLetters;
 pub use reset::{KeepOrForget, Moved, ResetRequest};
+pub use revision::{Change, Changed, Revision, Rollout, Shadow};
 pub use scan::GroupView;
 pub use spec::{DeploymentRole, DeploymentSpec, ErrorPolicy, OnPoison, TaskFailure};
 pub use status::{TaskReport, TaskState};
 pub use supervisor::Supervisor;
+pub use update::{Altered, UpdateRequest};
 pub use windows::Window;

@@ -55,7 +55,7 @@ impl Deployments {
 
     /// Accumulators of groups, of all partitions.
     #[allow(clippy::type_complexity, reason = "a page, and where the next one begins")]
-    fn stored_groups(
+    pub(crate) fn stored_groups(
         &self,
         spec: &DeploymentSpec,
         key: Option<&[u8]>,
@@ -109,7 +109,7 @@ impl Deployments {
     }
 
     /// Has an instance of the component, which is thrown away, put groups together and show them.
-    async fn show(
+    pub(crate) async fn show(
         &self,
         spec: &DeploymentSpec,
         found: &[((Bytes, Span), Vec<Bytes>)],

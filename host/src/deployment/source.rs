@@ -7,7 +7,7 @@ use crate::deployment::outputs::Outputs;
 use crate::deployment::spec::{OnPoison, TaskFailure};
 use crate::deployment::status::TaskState;
 use crate::deployment::task::{Committed, TaskEnd, TaskSettings, last_lines};
-use crate::limits::{POLL_EVENTS_MAX, RETRY_FIRST, RETRY_MAX, SOURCE_IDLE_MAX, SOURCE_TRIES};
+use crate::limits::{POLL_EVENTS_MAX, PROBATION_RETRIES, RETRY_FIRST, RETRY_MAX, SOURCE_IDLE_MAX, SOURCE_TRIES};
 use bytes::Bytes;
 use nodata_log::{LogError, Name, Offset, StateChange, TaskKey, TaskLease};
 use nodata_runtime::{CallError, CallErrorReason, Instance, Output, SourceStatus};
@@ -214,6 +214,11 @@ impl SourceTask {
         self.failures += 1;
         let attempts = self.failures;
         self.settings.note(&format!("attempt {attempts}: {reason}"));
+        if attempts >= if may_pass { PROBATION_RETRIES } else { SOURCE_TRIES }
+            && self.settings.probation.as_ref().is_some_and(|of| of.was_well && !of.over.is_cancelled())
+        {
+            return Err(TaskEnd::Unfit(reason));
+        }
         let policy = self.settings.spec.on_error;
         let most = if may_pass { policy.retries.map(|retries| retries + 1) } else { Some(SOURCE_TRIES) };
         if policy.then == OnPoison::Pause && most.is_some_and(|most| attempts >= most) {

@@ -2,6 +2,7 @@
 
 use crate::deployment::aggregate::Aggregation;
 use crate::deployment::parts::PartsTopic;
+use crate::deployment::revision::{Change, Rollout, Shadow};
 use crate::limits::DEPLOYMENT_NAME_BYTES_MAX;
 use nodata_log::task::TaskEpoch;
 use nodata_log::{LogError, MetaEntry, Name, Offset, OwnerId, TimestampUs, Topic, TopicId, Tp};
@@ -72,6 +73,9 @@ pub struct DeploymentSpec {
     pub name: String,
     /// Names positions and state in the log. Never used again.
     pub owner: u64,
+    /// Which one of its revisions it is; each update makes one more.
+    #[serde(default = "first")]
+    pub revision: u32,
     pub component: String,
     pub digest: String,
     #[serde(default)]
@@ -111,6 +115,18 @@ pub struct DeploymentSpec {
     /// When it was deleted, if its positions and its state were to be kept.
     #[serde(default)]
     pub kept_us: Option<TimestampUs>,
+    /// The newest of its revisions there ever was. A number is of one revision for ever.
+    #[serde(default)]
+    pub newest_revision: u32,
+    /// An update that is not over.
+    #[serde(default)]
+    pub rollout: Option<Rollout>,
+    /// A revision that is tried beside it.
+    #[serde(default)]
+    pub shadow: Option<Shadow>,
+    /// What happened to it, the latest last.
+    #[serde(default)]
+    pub history: Vec<Change>,
     /// It is on its way out: tasks stop, then positions and state are forgotten, then this entry goes.
     pub deleting: bool,
 }
@@ -154,10 +170,20 @@ impl DeploymentSpec {
         self.kept_us.is_some()
     }
 
-    /// What its tasks are to know of it: not that it stops, or where it began.
+    /// What its tasks are to know of it: not that it stops, where it began, or how an update goes on.
     pub(crate) fn as_run(&self) -> Self {
-        let start = Vec::new();
-        Self { start, paused: false, replay: None, kept_us: None, deleting: false, ..self.clone() }
+        Self {
+            start: Vec::new(),
+            paused: false,
+            replay: None,
+            kept_us: None,
+            newest_revision: 0,
+            rollout: None,
+            shadow: None,
+            history: Vec::new(),
+            deleting: false,
+            ..self.clone()
+        }
     }
 
     /// Where the rejected events go.
@@ -195,6 +221,10 @@ impl DeploymentSpec {
         }
         Ok(checked)
     }
+}
+
+fn first() -> u32 {
+    1
 }
 
 fn pause() -> ErrorPolicy {
@@ -237,11 +267,11 @@ pub(crate) fn failure_key(name: &str, partition: u32) -> String {
     format!("{FAILURES}{name}/{partition}")
 }
 
-fn encode(key: &str, value: &impl Serialize) -> Result<bytes::Bytes, LogError> {
+pub(crate) fn encode(key: &str, value: &impl Serialize) -> Result<bytes::Bytes, LogError> {
     serde_json::to_vec(value).map(Into::into).map_err(|error| damaged(key, &error))
 }
 
-fn decode<T: for<'a> Deserialize<'a>>(key: &str, value: &[u8]) -> Result<T, LogError> {
+pub(crate) fn decode<T: for<'a> Deserialize<'a>>(key: &str, value: &[u8]) -> Result<T, LogError> {
     serde_json::from_slice(value).map_err(|error| damaged(key, &error))
 }
 
@@ -256,6 +286,7 @@ impl DeploymentSpec {
         Self {
             name: String::new(),
             owner: 0,
+            revision: 1,
             component: String::new(),
             digest: String::new(),
             role: DeploymentRole::default(),
@@ -274,6 +305,10 @@ impl DeploymentSpec {
             paused: false,
             replay: None,
             kept_us: None,
+            newest_revision: 1,
+            rollout: None,
+            shadow: None,
+            history: Vec::new(),
             deleting: false,
         }
     }

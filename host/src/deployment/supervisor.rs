@@ -1,6 +1,7 @@
 //! Makes true what should run: compares the entries in the log with the tasks there are, whenever either changes.
 
 use crate::deployment::control::{Deployments, DeploymentsParts, Live, LiveTask};
+use crate::deployment::error::DeploymentError;
 use crate::deployment::source::SourceTask;
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, TOGETHER, TaskFailure, failure_key};
 use crate::deployment::status::TaskStatus;
@@ -13,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Names a running task.
@@ -28,6 +30,8 @@ struct RunningTask {
 pub struct Supervisor {
     deployments: Deployments,
     running: HashMap<Running, RunningTask>,
+    /// When updates are looked at again.
+    look_at: Option<Instant>,
     tasks: JoinSet<(String, Running, TaskEnd)>,
 }
 
@@ -35,7 +39,8 @@ impl Supervisor {
     /// A supervisor, and the handle for whoever asks for deployments.
     pub fn new(parts: DeploymentsParts) -> (Self, Deployments) {
         let deployments = Deployments::new(parts);
-        let supervisor = Self { deployments: deployments.clone(), running: HashMap::new(), tasks: JoinSet::new() };
+        let supervisor =
+            Self { deployments: deployments.clone(), running: HashMap::new(), look_at: None, tasks: JoinSet::new() };
         (supervisor, deployments)
     }
 
@@ -52,6 +57,7 @@ impl Supervisor {
                 Some(ended) = self.tasks.join_next() => self.ended(ended).await,
                 changed = version.changed() => if changed.is_err() { break },
                 () = self.deployments.look.notified() => {}
+                () = until(self.look_at) => {}
                 changed = changes.recv() => match changed {
                     Ok(changes) if !changes.iter().any(|change| matches!(change, Change::Topic(_))) => continue,
                     Err(broadcast::error::RecvError::Closed) => break,
@@ -80,6 +86,7 @@ impl Supervisor {
         let specs = self.deployments.entries().await?;
         let failures = self.deployments.failures().await?;
         self.forget_deleted(&specs);
+        self.look_at = None;
         for spec in specs {
             if spec.is_kept() && !spec.deleting {
                 self.stop_tasks(&spec);
@@ -97,12 +104,15 @@ impl Supervisor {
                 continue;
             }
             let Ok(topic) = self.deployments.parts.log.topic_by_id(spec.input_id()) else { continue };
-            let as_run = Arc::new(spec.as_run());
+            let new = Arc::new(spec.as_run());
+            let old = spec.rollout.as_ref().map(|rollout| Arc::new(spec.as_run().with(rollout.from.clone())));
             for tp in spec.sources(&topic) {
                 let number = spec.number(tp);
+                let is_new = spec.rollout.as_ref().is_none_or(|rollout| rollout.covers(number));
+                let as_run = old.as_ref().filter(|_| !is_new).unwrap_or(&new);
                 if let Some(running) = self.running.get(&(spec.owner, number)) {
                     // One that took over from another, or is another by now, begins when the tasks of that have ended.
-                    if running.spec != as_run {
+                    if running.spec != *as_run {
                         running.stop.cancel();
                     }
                     continue;
@@ -110,8 +120,12 @@ impl Supervisor {
                 let task = TaskKey { owner: spec.owner(), source: tp };
                 let failure = failures.get(&(spec.name.clone(), number));
                 if failure.is_none_or(|failure| !self.deployments.stands(failure, task)) {
-                    self.start(&spec, &as_run, tp);
+                    self.start(&spec, as_run, tp);
                 }
+            }
+            if let Some(wait) = self.deployments.look_after(&spec, &topic).await? {
+                let at = Instant::now() + wait;
+                self.look_at = Some(self.look_at.map_or(at, |other| other.min(at)));
             }
         }
         self.deployments.has_seen(version);
@@ -121,19 +135,23 @@ impl Supervisor {
     /// Makes a deployment known.
     fn introduce(&self, spec: &DeploymentSpec) {
         let mut live = self.deployments.live();
-        if let Some(known) = live.get(&spec.name).filter(|live| live.owner == spec.owner) {
+        if let Some(known) = live.get_mut(&spec.name).filter(|live| live.owner == spec.owner) {
             known.replay.send_if_modified(|replay| std::mem::replace(replay, spec.replay) != spec.replay);
+            known.is_in_probation(spec);
             return;
         }
         let guest_log = Arc::new(GuestLog::new(self.deployments.parts.clock.clone()));
-        let known = Live {
+        let mut known = Live {
             owner: spec.owner,
             guest_log,
             metrics: Arc::new(GuestMetrics::default()),
             http: Default::default(),
             replay: watch::Sender::new(spec.replay),
+            probation: None,
+            warm: None,
             tasks: Default::default(),
         };
+        known.is_in_probation(spec);
         live.insert(spec.name.clone(), known);
         drop(live);
         self.deployments.has_moved();
@@ -174,6 +192,7 @@ impl Supervisor {
             log.delete_topic(&topic.name)?.await?;
         }
         self.deployments.forget_failures(&spec.name).await?;
+        self.deployments.forget_all_revisions(&spec.name).await?;
         meta.meta_put(&spec.key(), Expect::Any, None)?.await?;
         Ok(())
     }
@@ -184,25 +203,43 @@ impl Supervisor {
         let status = Arc::new(TaskStatus::default());
         let mut live = self.deployments.live();
         let Some(known) = live.get_mut(&spec.name) else { return };
-        if known.http.0 != spec.allow_http {
-            // It is new, or it took over from another one.
-            known.http = (spec.allow_http.clone(), parts.runtime.http_client(&spec.http_grants()));
+        if known.http.0 != as_run.allow_http {
+            // It is new, or another revision.
+            known.http = (as_run.allow_http.clone(), parts.runtime.http_client(&as_run.http_grants()));
         }
         let (guest_log, metrics, http) = (known.guest_log.clone(), known.metrics.clone(), known.http.1.clone());
         let replay = known.replay.subscribe();
         let number = spec.number(source);
-        known.tasks.insert(number, LiveTask { status: status.clone(), stop: stop.clone(), is_running: true });
+        let task = LiveTask {
+            status: status.clone(),
+            stop: stop.clone(),
+            is_running: true,
+            revision: as_run.revision,
+            since: Instant::now(),
+        };
+        known.tasks.insert(number, task);
+        let over = known.probation.as_ref().filter(|(revision, _)| *revision == as_run.revision);
+        let over = over.map(|(_, over)| over.clone());
         drop(live);
         let running = RunningTask { spec: as_run.clone(), stop: stop.clone() };
         self.running.insert((spec.owner, number), running);
 
-        let spec = spec.clone();
+        let start = spec.start_of(number);
+        let (whole, spec) = (spec.clone(), as_run.clone());
         let name = spec.name.clone();
         let id = (spec.owner, number);
+        let deployments = self.deployments.clone();
         self.tasks.spawn(async move {
-            let start = spec.start_of(number);
             let load = Loading { parts: &parts, spec: &spec, status: &status, stop: &stop, guest_log: &guest_log };
             let Some(program) = load.program(source.partition).await else { return (name, id, TaskEnd::Stopped) };
+            let probation = match over {
+                Some(over) => deployments.probation(&whole, over).await,
+                None => Ok(None),
+            };
+            let probation = probation.unwrap_or_else(|error| {
+                guest_log.note(source.partition, &format!("the revision before cannot be asked: {error}"));
+                None
+            });
             let settings = TaskSettings {
                 spec: spec.clone(),
                 source,
@@ -215,6 +252,7 @@ impl Supervisor {
                 http,
                 secrets: GrantedSecrets::new(parts.secrets.clone(), spec.secrets.clone()),
                 replay,
+                probation,
                 status: status.clone(),
                 stop: stop.clone(),
             };
@@ -256,8 +294,8 @@ impl Supervisor {
             tracing::error!("a task ended without a word");
             return;
         };
-        let (_, partition) = id;
-        self.running.remove(&id);
+        let (owner, partition) = id;
+        let revision = self.running.remove(&id).map_or(0, |task| task.spec.revision);
         match end {
             TaskEnd::Stopped => {}
             TaskEnd::Superseded => {
@@ -267,11 +305,35 @@ impl Supervisor {
                 tracing::warn!(deployment = name, partition, %error, "the log refused a task; it starts again");
             }
             TaskEnd::Failed(failure) => self.failed(&name, partition, failure).await,
+            TaskEnd::Unfit(reason) => self.unfit(&name, (owner, partition), revision, &reason).await,
         }
         if let Some(task) = self.deployments.live().get_mut(&name).and_then(|live| live.tasks.get_mut(&partition)) {
             task.is_running = false;
         }
         self.deployments.has_moved();
+    }
+
+    /// Has the revision before work again.
+    async fn unfit(&self, name: &str, (owner, partition): Running, revision: u32, reason: &str) {
+        tracing::warn!(
+            deployment = name,
+            partition,
+            revision,
+            reason,
+            "an update is undone because its component failed"
+        );
+        if let Some(live) = self.deployments.live().get(name) {
+            let note = format!("revision {revision} failed, and the one before works again: {reason}");
+            live.guest_log.note(partition & !TOGETHER, &note);
+        }
+        while let Err(error) = self.deployments.fall_back(name, owner, revision, reason).await {
+            let DeploymentError::Log(error) = error else { return };
+            if matches!(error, LogError::Stopping | LogError::Failed { .. }) {
+                return;
+            }
+            tracing::warn!(deployment = name, %error, "the end of an update could not be written down; trying again");
+            tokio::time::sleep(RESTART_WAIT).await;
+        }
     }
 
     /// Writes down why a task is paused, so that it stays paused after a restart and everyone can see why.
@@ -302,6 +364,14 @@ impl Supervisor {
                 }
             }
         }
+    }
+}
+
+/// Until some moment; for ever, if there is none.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

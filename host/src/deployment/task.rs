@@ -15,7 +15,7 @@ use crate::deployment::outputs::Outputs;
 use crate::deployment::pace::Pace;
 use crate::deployment::parts::{self, Progress, Stage};
 use crate::deployment::search::{Search, Verdict};
-use crate::deployment::spec::{DeploymentRole, OnPoison, Replay, TaskFailure};
+use crate::deployment::spec::{DeploymentRole, DeploymentSpec, OnPoison, Replay, TaskFailure};
 use crate::deployment::status::{TaskReport, TaskState};
 use crate::deployment::ticks::Ticks;
 use crate::deployment::windows::EventTime;
@@ -26,16 +26,18 @@ use crate::limits::{
 use bytes::Bytes;
 use futures::FutureExt as _;
 use nodata_log::{
-    Appended, Batch, LogError, Name, Offset, Pending, ReadLimits, StateChange, StoredBatch, TaskKey, TaskLease,
+    Appended, Batch, Log, LogError, Name, Offset, Pending, ReadLimits, StateChange, StoredBatch, TaskKey, TaskLease,
     TopicId, Tp, Transaction,
 };
-use nodata_runtime::{CallError, CallErrorReason, Extra, Input, InputError, Instance, Output, Rejected};
+use nodata_runtime::{CallError, CallErrorReason, Extra, Input, InputError, Instance, Output, Port, Rejected};
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 mod closing; // windows of an aggregate
 mod failure; // why a call gave nothing
+mod probation; // a revision that has just taken over
 mod replaying; // dead letters
 mod settings; // what it is given
 mod ticking; // calls at intervals
@@ -56,6 +58,8 @@ pub(crate) enum TaskEnd {
     Stopped,
     /// Its component failed, again and again.
     Failed(TaskFailure),
+    /// Its component has just taken over, and fails where the one before does not.
+    Unfit(String),
     /// Someone else works for it.
     Superseded,
     /// The log refused what should never be refused, or ended.
@@ -113,6 +117,31 @@ impl Done {
 impl From<Output> for Done {
     fn from(output: Output) -> Self {
         Self { output, time: EventTime::default(), late: 0 }
+    }
+}
+
+/// What a call is about besides its input, whatever revision is called.
+struct Around {
+    log: Arc<dyn Log>,
+    task: TaskKey,
+    ports: Arc<[Port]>,
+    stage: Stage,
+    time: EventTime,
+}
+
+impl Around {
+    async fn give(self, spec: &DeploymentSpec, instance: &mut Instance, input: Input) -> Result<Done, CallFailure> {
+        let Self { log, task, ports, stage, time } = self;
+        match (spec.role, spec.aggregation) {
+            (DeploymentRole::Sink, _) => instance.deliver(input).await.map(Done::from).map_err(CallFailure::from),
+            (DeploymentRole::Aggregate, Some(_)) if stage == Stage::Together => {
+                parts::put_together(spec, time, (&*log, task), instance, input).await
+            }
+            (DeploymentRole::Aggregate, Some(how)) => {
+                aggregate::fold(how, time, (&*log, task, &*ports), instance, input).await
+            }
+            _ => instance.process(input).await.map(Done::from).map_err(CallFailure::from),
+        }
     }
 }
 
@@ -196,7 +225,12 @@ impl Task {
         // What was committed is told as such, whatever comes next.
         let end = task.settle(0).await.err().unwrap_or(end);
         task.drop_instance().await;
-        end
+        match end {
+            TaskEnd::Failed(failure) if task.probation().is_some_and(|probation| probation.was_well) => {
+                TaskEnd::Unfit(failure.reason)
+            }
+            end => end,
+        }
     }
 
     async fn begin(settings: TaskSettings) -> Result<Self, LogError> {
@@ -371,6 +405,7 @@ impl Task {
             Processed::Failed(input, trouble) => return self.failed(input, trouble, advance).await.map(|()| None),
             Processed::Stopped => return Ok(None),
         };
+        self.judge_rejected(&input, &done.output.rejected).await?;
         let rows = done.rows_of(&input);
         if let Some(error) = self.conclude(&input, done, &[], 0, advance).await? {
             let reason = format!("the outputs of one call are too large: {error}");
@@ -443,6 +478,7 @@ impl Task {
 
     /// Goes on with fewer events, or puts aside the one that it is.
     async fn failed(&mut self, input: Input, trouble: Trouble, advance: Advance) -> Result<(), TaskEnd> {
+        self.blame_revision(&input, &trouble).await?;
         if matches!(advance, Advance::Input) && self.search.failed(input.len()) == Verdict::Smaller {
             return Ok(());
         }
@@ -517,6 +553,7 @@ impl Task {
                 }
             };
             let trouble = self.describe(&input, &error);
+            let is_short_of_memory = matches!(error.reason(), CallErrorReason::OutOfHostMemory { .. });
             let said = format!("attempt {}: {}", self.attempts, trouble.reason);
             self.settings.note(&said);
             // What was done before is told as done while this is tried again.
@@ -524,9 +561,11 @@ impl Task {
             self.is_in_trouble(&trouble);
             match blame {
                 Blame::Host => return Err(TaskEnd::Failed(self.failure(trouble))),
-                Blame::Nobody => {}
+                Blame::Nobody if is_short_of_memory => {}
+                Blame::Nobody => self.blame_at_once(&trouble)?,
                 Blame::Later => {
                     soft += 1;
+                    self.blame_delay(&input, soft, &trouble).await?;
                     if self.settings.spec.on_error.retries.is_some_and(|most| soft > most) {
                         return Ok(Processed::Failed(input, trouble));
                     }
@@ -572,20 +611,20 @@ impl Task {
 
     async fn call(&mut self, input: Input) -> Result<Done, CallFailure> {
         let mut instance = self.take_instance().await?;
-        let done = match (self.settings.spec.role, self.settings.spec.aggregation) {
-            (DeploymentRole::Sink, _) => instance.deliver(input).await.map(Done::from).map_err(CallFailure::from),
-            (DeploymentRole::Aggregate, Some(_)) if self.stage == Stage::Together => {
-                let around = (&*self.settings.log, self.lease.task);
-                parts::put_together(&self.settings.spec, self.time, around, &mut instance, input).await
-            }
-            (DeploymentRole::Aggregate, Some(how)) => {
-                let around = (&*self.settings.log, self.lease.task, &*self.outputs.ports);
-                aggregate::fold(how, self.time, around, &mut instance, input).await
-            }
-            _ => instance.process(input).await.map(Done::from).map_err(CallFailure::from),
-        };
+        let done = self.around().give(&self.settings.spec, &mut instance, input).await;
         self.keep_instance(instance, done.is_err());
         done
+    }
+
+    /// What a call is about besides its input.
+    fn around(&self) -> Around {
+        Around {
+            log: self.settings.log.clone(),
+            task: self.lease.task,
+            ports: self.outputs.ports.clone(),
+            stage: self.stage,
+            time: self.time,
+        }
     }
 
     /// The instance, or a new one.

@@ -48,17 +48,18 @@ fn a_deployment_is_made_listed_and_described() {
         assert_eq!(task["partition"], partition);
         assert_eq!((&task["state"], &task["attempts"], &task["reason"]), (&json!("running"), &json!(0), &json!("")));
     }
-    for varies in ["tasks", "created"] {
+    for varies in ["tasks", "created", "history"] {
         described.as_object_mut().unwrap().remove(varies).unwrap();
     }
     let expected = json!({
         "name": "copies", "state": "running", "lag": 0, "component": "copies", "digest": digest,
         "transform": { "input": "in", "outputs": { "": "out" } }, "config": { "a": "1" }, "secrets": {}, "allow_http": [],
-        "on_error": "retry=forever,then=dead-letter", "metrics": [],
+        "on_error": "retry=forever,then=dead-letter", "metrics": [], "revision": 1,
     });
     assert_eq!(described, expected);
     let text = server.ok(&["deployment", "describe", "copies"]);
-    let begin = format!("deployment copies: running, lag 0\ncomponent  copies ({short})\ntopics     in -> out\n");
+    let begin =
+        format!("deployment copies: running, lag 0\ncomponent  copies ({short})\nrevision   1\ntopics     in -> out\n");
     assert!(text.starts_with(&begin), "{text}");
     assert!(
         text.contains("config     a = 1\n\nPARTITION  STATE    POSITION  LAG  IN  OUT  REJECTED  SKIPPED  MEMORY\n"),

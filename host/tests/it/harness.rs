@@ -143,8 +143,7 @@ impl Server {
     }
 
     pub(crate) async fn client(&self) -> Client {
-        let options = ClientOptions { retry_for: Duration::from_secs(120), ..ClientOptions::default() };
-        Client::connect_with(&self.address, options).await.unwrap()
+        connect(&self.address).await
     }
 
     /// Ends the server as `kill -9` does, and starts it again at the same address.
@@ -346,6 +345,18 @@ pub(crate) fn component(name: &str) -> String {
     path.display().to_string()
 }
 
+/// The same component with another digest: a section of its file says this.
+pub(crate) fn another_version(of: &str, server: &Server, says: &str) -> String {
+    let mut file = std::fs::read(component(of)).unwrap();
+    let says = says.as_bytes();
+    // The number of the section, the length of it, and the length of its name.
+    file.extend([0, says.len() as u8 + 1, says.len() as u8]);
+    file.extend(says);
+    let path = server.dir().path().join(format!("{of}-{}.wasm", String::from_utf8_lossy(says)));
+    std::fs::write(&path, file).unwrap();
+    path.display().to_string()
+}
+
 /// Where components are built.
 pub(crate) fn components() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/components")
@@ -354,6 +365,12 @@ pub(crate) fn components() -> PathBuf {
 /// Lines of JSON.
 pub(crate) fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A client that is patient with a server that starts again.
+pub(crate) async fn connect(address: &str) -> Client {
+    let options = ClientOptions { retry_for: Duration::from_secs(120), ..ClientOptions::default() };
+    Client::connect_with(address, options).await.unwrap()
 }
 
 /// A runtime for a client.

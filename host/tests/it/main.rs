@@ -34,6 +34,7 @@ mod stop;
 mod tail;
 mod ticks;
 mod topics;
+mod updates; // another revision takes over
 mod uploads;
 mod walls;
 mod webhook;

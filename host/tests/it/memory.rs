@@ -1,10 +1,9 @@
 //! Memory that lasts: what an instance keeps is exactly what its position says, whatever happens in between. The guest keeps a sum in
 //! its memory and nowhere else, so one event too many or too few in it is seen in every output behind.
 
-use crate::harness::{Server, block_on, component, json_lines};
+use crate::harness::{Server, another_version, block_on, component, json_lines};
 use nodata_client::{Event, PublisherOptions};
 use serde_json::json;
-use std::path::PathBuf;
 
 fn server() -> Server {
     let server = Server::start();
@@ -115,15 +114,6 @@ fn memory_is_as_exact_as_the_position_while_the_server_is_killed() {
     assert!(!ticks.is_empty());
 }
 
-/// The same component with another digest: a section of its file says something else.
-fn another_version(of: &str, server: &Server) -> PathBuf {
-    let mut file = std::fs::read(component(of)).unwrap();
-    file.extend_from_slice(b"\x00\x08\x07another");
-    let path = server.dir().path().join(format!("{of}.wasm"));
-    std::fs::write(&path, file).unwrap();
-    path
-}
-
 #[test]
 fn another_version_goes_on_from_the_memory_of_the_one_before() {
     let server = server();
@@ -138,7 +128,7 @@ fn another_version_goes_on_from_the_memory_of_the_one_before() {
         server.ok(&args);
         server.described("keeps-a-sum")["digest"].as_str().unwrap().to_owned()
     };
-    let second = replace(another_version("keeps-a-sum", &server).to_str().unwrap());
+    let second = replace(&another_version("keeps-a-sum", &server, "another"));
     assert_ne!(first, second);
     server.publish("in", &["3"]);
     server.wait_until_done("keeps-a-sum");

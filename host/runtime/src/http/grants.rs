@@ -106,6 +106,16 @@ fn host_of(authority: &Authority) -> String {
 }
 
 impl HttpGrant {
+    /// The part of it that is about requests that change nothing, if there is one.
+    pub fn reading(&self) -> Option<Self> {
+        let reads = [Method::GET, Method::HEAD, Method::OPTIONS];
+        let methods: Vec<Method> = match self.methods.is_empty() {
+            true => reads.to_vec(),
+            false => self.methods.iter().filter(|method| reads.contains(method)).cloned().collect(),
+        };
+        (!methods.is_empty()).then(|| Self { methods, ..self.clone() })
+    }
+
     /// Whether it allows this request; whether its address may be asked is said by [`Self::admits`].
     pub(crate) fn covers(&self, method: &Method, target: &Target) -> bool {
         (self.methods.is_empty() || self.methods.contains(method)) && self.is_of(target)

@@ -1,6 +1,7 @@
 //! What a task is given, and what it does with that whatever it is a task of.
 
 use super::TaskEnd;
+use crate::deployment::rollout::Probation;
 use crate::deployment::spec::{DeploymentSpec, Replay};
 use crate::deployment::status::{TaskState, TaskStatus};
 use crate::limits::FULL_WAIT;
@@ -30,6 +31,8 @@ pub(crate) struct TaskSettings {
     pub(crate) secrets: GrantedSecrets,
     /// The dead letters that it should process again.
     pub(crate) replay: watch::Receiver<Option<Replay>>,
+    /// Its revision has just taken over.
+    pub(crate) probation: Option<Arc<Probation>>,
     pub(crate) status: Arc<TaskStatus>,
     pub(crate) stop: CancellationToken,
 }

@@ -4,7 +4,7 @@ use super::{Blame, CallFailure, Task, TaskEnd, Trouble, last_lines};
 use crate::deployment::spec::OnPoison;
 use crate::deployment::status::TaskState;
 use crate::deployment::windows::Window;
-use crate::limits::{RETRY_FIRST, RETRY_MAX, TICK_TRIES};
+use crate::limits::{PROBATION_RETRIES, RETRY_FIRST, RETRY_MAX, TICK_TRIES};
 use nodata_log::TimestampUs;
 use nodata_runtime::{CallErrorReason, Output};
 use std::time::Duration;
@@ -50,6 +50,9 @@ impl Task {
                 Blame::Nobody => {}
                 Blame::Later => {
                     soft += 1;
+                    if soft == PROBATION_RETRIES {
+                        self.blame_at_once(&trouble)?;
+                    }
                     if self.settings.spec.on_error.retries.is_some_and(|most| soft > most) {
                         return self.leave_out(trouble);
                     }
@@ -105,6 +108,7 @@ impl Task {
 
     /// Goes on without this tick, or pauses the task.
     fn leave_out(&mut self, trouble: Trouble) -> Result<(), TaskEnd> {
+        self.blame_at_once(&trouble)?;
         if self.settings.spec.on_error.then == OnPoison::Pause {
             return Err(TaskEnd::Failed(self.failure(trouble)));
         }

@@ -1,0 +1,194 @@
+//! `nodata deployment update` and `rollback`
+
+use crate::cli::add_component::{grant, pair, policy, secret, tick, unique};
+use crate::cli::component::{read, short, upload};
+use crate::cli::deployment::{history_line, to_json};
+use crate::cli::{CliError, Common};
+use crate::limits::WAIT_LOOK;
+use clap::Args;
+use nodata_client::Client;
+use nodata_client::proto::{
+    ChangeKind, Deployment, DescribeDeploymentRequest, DescribeDeploymentResponse, ErrorPolicy,
+    RollBackDeploymentRequest, UpdateDeploymentRequest,
+};
+use std::path::PathBuf;
+
+/// Have another version of the component take over, or give it other things.
+///
+/// The new version is compiled and tried with the state there is before it takes over, and it takes over between two batches. If it
+/// fails in its probation where the one before does not, that one works again, from the last commit. Waits until that is decided.
+#[derive(Debug, Args)]
+pub(crate) struct UpdateArgs {
+    name: String,
+    /// The component: NAME for the latest upload, NAME@DIGEST for another one [default: that of before]
+    #[arg(long, value_name = "NAME[@VERSION]")]
+    component: Option<String>,
+    /// Upload this file first, as the component that the deployment has.
+    #[arg(long, value_name = "FILE", conflicts_with = "component")]
+    file: Option<PathBuf>,
+    /// Add or replace configuration. Can be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    config: Vec<(String, String)>,
+    /// Remove configuration. Can be given several times.
+    #[arg(long, value_name = "KEY")]
+    unset_config: Vec<String>,
+    /// Let it read a secret, as in `add-component`. Can be given several times.
+    #[arg(long, value_name = "NAME[=SECRET]", value_parser = secret)]
+    secret: Vec<(String, String)>,
+    /// Let it not read a secret any more, by what the component calls it. Can be given several times.
+    #[arg(long, value_name = "NAME")]
+    unset_secret: Vec<String>,
+    /// Let it send HTTP requests, as in `add-component`. Can be given several times.
+    #[arg(long, value_name = "GRANT", value_parser = grant)]
+    allow_http: Vec<String>,
+    /// Take a grant back. Can be given several times.
+    #[arg(long, value_name = "GRANT", value_parser = grant)]
+    deny_http: Vec<String>,
+    /// What to do when the component fails, as in `add-component`.
+    #[arg(long, value_name = "POLICY", value_parser = policy)]
+    on_error: Option<ErrorPolicy>,
+    /// How often a component ticks that does.
+    #[arg(long, value_name = "TIME", value_parser = tick)]
+    tick: Option<u64>,
+    /// Take over on the first N partitions, and on the others when that has gone well.
+    #[arg(long, value_name = "N")]
+    canary: Option<u32>,
+    /// How long it has to go well: `30s`, `10m`; `0s` for no probation [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = tick)]
+    probation: Option<u64>,
+    /// Although the version of before could not go on from what this one remembers.
+    #[arg(long)]
+    no_way_back: bool,
+    /// For the history.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+    /// Do not wait until it has proved itself.
+    #[arg(long)]
+    detach: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Have an earlier revision take over again.
+///
+/// During an update that is the one before it, otherwise the last other one. `deployment describe` has their numbers.
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    name: String,
+    /// The number of a revision.
+    #[arg(long, value_name = "REVISION")]
+    to: Option<u32>,
+    /// Although the revision of now could not go on from what that one will remember.
+    #[arg(long)]
+    no_way_back: bool,
+    /// For the history.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+pub(crate) async fn update(args: UpdateArgs) -> Result<(), CliError> {
+    let client = args.common.connect().await?;
+    let (mut component, mut digest) = (String::new(), String::new());
+    if let Some(file) = &args.file {
+        let file = read(file)?;
+        let now = described(&client, &args.name).await?.deployment.unwrap_or_default();
+        let uploaded = upload(&client, &now.component, file, &args.common).await?;
+        (component, digest) = (uploaded.name, uploaded.digest);
+    } else if let Some(asked) = &args.component {
+        let (name, version) = asked.split_once('@').unwrap_or((asked, ""));
+        (component, digest) = (name.to_owned(), version.to_owned());
+    }
+    let request = UpdateDeploymentRequest {
+        name: args.name.clone(),
+        component,
+        digest,
+        config: unique("--config", args.config)?,
+        unset_config: args.unset_config,
+        secrets: unique("--secret", args.secret)?,
+        unset_secrets: args.unset_secret,
+        allow_http: args.allow_http,
+        deny_http: args.deny_http,
+        on_error: args.on_error,
+        tick_us: args.tick,
+        canary_partitions: args.canary,
+        probation_us: args.probation,
+        no_way_back: args.no_way_back,
+        reason: args.reason,
+    };
+    let updated = client.deployments().update_deployment(request).await?.into_inner();
+    let deployment = updated.deployment.unwrap_or_default();
+    if args.detach || deployment.rollout.is_none() {
+        return args.common.out().show(&to_json(&deployment), || {
+            let said = if deployment.rollout.is_none() { "runs" } else { "takes over" };
+            vec![
+                format!("{}: revision {} {said}, {}", deployment.name, deployment.revision, component_of(&deployment)),
+                format!("see how it goes: nodata deployment describe {}", deployment.name),
+            ]
+        });
+    }
+    let revision = deployment.revision;
+    let outcome = wait(&client, &args.name, revision).await?;
+    let now = outcome.deployment.clone().unwrap_or_default();
+    let last = outcome.history.iter().rev().find(|change| change.kind() != ChangeKind::Updated);
+    if now.revision != revision {
+        let reason = last.map(history_line).unwrap_or_default();
+        let error = CliError::failed(format!("the update of {} was undone: {reason}", now.name));
+        return Err(error.hint(format!("see what it said: nodata deployment logs {}", now.name)));
+    }
+    args.common
+        .out()
+        .show(&to_json(&now), || vec![format!("{}: revision {} runs, {}", now.name, now.revision, component_of(&now))])
+}
+
+pub(crate) async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
+    let client = args.common.connect().await?;
+    let RollbackArgs { name, to, no_way_back, reason, common } = args;
+    let request = RollBackDeploymentRequest { name, revision: to, no_way_back, reason };
+    let rolled_back = client.deployments().roll_back_deployment(request).await?.into_inner();
+    let deployment = rolled_back.deployment.unwrap_or_default();
+    common.out().show(&to_json(&deployment), || {
+        vec![format!("{}: revision {} runs again, {}", deployment.name, deployment.revision, component_of(&deployment))]
+    })
+}
+
+fn component_of(deployment: &Deployment) -> String {
+    format!("{} ({})", deployment.component, short(&deployment.digest))
+}
+
+async fn described(client: &Client, name: &str) -> Result<DescribeDeploymentResponse, CliError> {
+    let request = DescribeDeploymentRequest { name: name.to_owned() };
+    Ok(client.deployments().describe_deployment(request).await?.into_inner())
+}
+
+/// Waits until an update is over, and says on standard error how it goes.
+async fn wait(client: &Client, name: &str, revision: u32) -> Result<DescribeDeploymentResponse, CliError> {
+    let mut said = String::new();
+    loop {
+        let now = described(client, name).await?;
+        let deployment = now.deployment.clone().unwrap_or_default();
+        let Some(rollout) = deployment.rollout.filter(|_| deployment.revision == revision) else { return Ok(now) };
+        let there = now.tasks.iter().filter(|task| task.revision == revision).count();
+        let seconds = rollout.probation_us as f64 / 1e6;
+        let canary = rollout.canary_partitions.map(|canary| format!(", a canary of {canary}")).unwrap_or_default();
+        let trouble = now.tasks.iter().find(|task| task.revision == revision && task.attempts > 0);
+        let trouble =
+            trouble.map(|task| format!("; partition {}: {}", task.partition, task.reason)).unwrap_or_default();
+        let says = format!(
+            "{name}: revision {revision} runs on {there} of {} tasks{canary}, and has to go well for {seconds} s{trouble}",
+            now.tasks.len()
+        );
+        if says != said {
+            eprint_line(&says);
+            said = says;
+        }
+        tokio::time::sleep(WAIT_LOOK).await;
+    }
+}
+
+fn eprint_line(text: &str) {
+    use std::io::Write as _;
+    // There is nowhere left to say that this failed.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,383 @@
+//! Another revision takes over: a newer one, or an earlier one again.
+//!
+//! What is refused here leaves everything as it is. What is not becomes the entry of the deployment, and the supervisor has each task
+//! go on with the new revision from its last commit.
+
+use crate::deployment::control::{DeploymentView, Deployments, check_given, groups_in_several, http_grants, tick_of};
+use crate::deployment::error::DeploymentError;
+use crate::deployment::memory::Memory;
+use crate::deployment::outputs::Outputs;
+use crate::deployment::revision::{Changed, Revision, Rollout, revision_key, revisions_prefix};
+use crate::deployment::spec::{DeploymentRole, DeploymentSpec, ErrorPolicy};
+use crate::deployment::status::TaskState;
+use crate::deployment::task::granted;
+use crate::deployment::windows::Window;
+use crate::deployment::wiring::check_ports;
+use crate::limits::{GROUPS_TRIED, PROBATION, PROBATION_MAX, REVISIONS_MAX};
+use crate::registry::ComponentEntry;
+use crate::secrets::GrantedSecrets;
+use bytes::Bytes;
+use nodata_log::{Expect, LogError, Name, TaskKey};
+use nodata_runtime::{CallError, Extra, GuestLog, InstanceSettings, Program};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What should be another than it is.
+#[derive(Clone, Debug, Default)]
+pub struct UpdateRequest {
+    pub name: String,
+    /// Another component; `None`: that of before.
+    pub component: Option<String>,
+    /// Which version of it; `None`: the latest upload, or that of before if the component is.
+    pub digest: Option<String>,
+    pub config: Altered,
+    pub secrets: Altered,
+    pub allow_http: Vec<String>,
+    pub deny_http: Vec<String>,
+    pub on_error: Option<ErrorPolicy>,
+    pub tick_us: Option<u64>,
+    /// It takes over on the first so many partitions, and on the others when it has proved itself there.
+    pub canary: Option<u32>,
+    /// How long it has to go well; 0: no probation.
+    pub probation_us: Option<u64>,
+    /// Although the revision of before could not go on from what this one remembers.
+    pub no_way_back: bool,
+    /// What an operator says about it.
+    pub why: String,
+}
+
+/// Entries that are set to something else, and those that go.
+#[derive(Clone, Debug, Default)]
+pub struct Altered {
+    pub set: BTreeMap<String, String>,
+    pub unset: Vec<String>,
+}
+
+impl Altered {
+    fn of(self, mut entries: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        entries.retain(|key, _| !self.unset.contains(key));
+        entries.extend(self.set);
+        entries
+    }
+}
+
+impl Deployments {
+    /// Has another revision take over. It was tried when this succeeds.
+    pub async fn update(&self, request: UpdateRequest) -> Result<DeploymentView, DeploymentError> {
+        let UpdateRequest { name, canary, probation_us, no_way_back, .. } = &request;
+        let (spec, version) = self.spec(name).await?;
+        if spec.deleting {
+            return Err(DeploymentError::Deleting { name: spec.name });
+        }
+        if spec.rollout.is_some() {
+            return Err(DeploymentError::Updating { name: spec.name, revision: spec.revision });
+        }
+        let probation_us = probation_us.unwrap_or(PROBATION.as_micros() as u64);
+        if u128::from(probation_us) > PROBATION_MAX.as_micros() {
+            return Err(DeploymentError::Probation { us: probation_us });
+        }
+        let canary = canary.map(|partitions| self.check_canary(&spec, partitions)).transpose()?;
+        let (no_way_back, why) = (*no_way_back || probation_us == 0, request.why.clone());
+        let revision = self.revised(&spec, request).await?;
+        if revision.is_as(&spec.as_revision()) {
+            return Err(DeploymentError::NothingNew { name: spec.name });
+        }
+        let now_us = self.parts.clock.now_us();
+        let rollout = (probation_us > 0 || canary.is_some()).then_some(Rollout {
+            from: spec.as_revision(),
+            canary,
+            probation_us,
+            began_us: now_us,
+            was_well: self.is_well(&spec).await?,
+        });
+        let mut new = spec.clone().with(revision);
+        let program = self.try_revision(&spec, &mut new, no_way_back).await?;
+        new.newest_revision = new.revision;
+        new.rollout = rollout;
+        new.has_changed(now_us, Changed::Updated, &why);
+        self.change_revision(&spec, new, version, program).await
+    }
+
+    /// Goes back: to the revision that an update takes over from, to the last other one, or to the one of this number.
+    pub async fn roll_back(
+        &self,
+        name: &str,
+        to: Option<u32>,
+        no_way_back: bool,
+        why: &str,
+    ) -> Result<DeploymentView, DeploymentError> {
+        let (spec, version) = self.spec(name).await?;
+        if spec.deleting {
+            return Err(DeploymentError::Deleting { name: spec.name });
+        }
+        let from = spec.rollout.as_ref().map(|rollout| rollout.from.clone());
+        // Where some tasks never left it, and the others were tried with the way back.
+        let is_open = from.as_ref().is_some_and(|from| to.is_none_or(|to| to == from.number));
+        let earlier = match from.filter(|_| is_open) {
+            Some(from) => from,
+            None => self.earlier_revision(&spec, to).await?,
+        };
+        let mut new = spec.clone().with(earlier);
+        new.rollout = None;
+        let program = match is_open {
+            true => self.load(&new).await?,
+            false => self.try_revision(&spec, &mut new, no_way_back).await?,
+        };
+        new.has_changed(self.parts.clock.now_us(), Changed::RolledBack, why);
+        self.change_revision(&spec, new, version, program).await
+    }
+
+    fn check_canary(&self, spec: &DeploymentSpec, partitions: u32) -> Result<u32, DeploymentError> {
+        let count = match spec.role {
+            DeploymentRole::Source => 1,
+            _ => self.parts.log.topic_by_id(spec.input_id())?.config.partitions,
+        };
+        if !(1..count).contains(&partitions) {
+            return Err(DeploymentError::Canary { name: spec.name.clone(), partitions, count });
+        }
+        Ok(partitions)
+    }
+
+    /// Whether nothing is wrong with any task.
+    async fn is_well(&self, spec: &DeploymentSpec) -> Result<bool, DeploymentError> {
+        let view = self.view(Arc::new(spec.clone())).await?;
+        let is_well = |state: TaskState| !matches!(state, TaskState::Retrying | TaskState::Failed);
+        Ok(view.tasks.iter().all(|task| is_well(task.report.state)))
+    }
+
+    /// What the request makes of what runs now.
+    async fn revised(&self, spec: &DeploymentSpec, request: UpdateRequest) -> Result<Revision, DeploymentError> {
+        let mut new = spec.as_revision();
+        if request.component.is_some() || request.digest.is_some() {
+            let name = Name::new(request.component.as_deref().unwrap_or(&spec.component))?;
+            let entry = self.parts.registry.find(&name, request.digest.as_deref()).await?;
+            let ComponentEntry { name: component, digest, roles, .. } = entry;
+            let world = spec.role.of_component().world();
+            if !roles.iter().any(|role| role == world) {
+                return Err(DeploymentError::Role { component, role: world, roles });
+            }
+            (new.component, new.digest) = (component, digest);
+        }
+        new.number = spec.newest_revision.max(spec.revision) + 1;
+        new.config = request.config.of(new.config);
+        new.secrets = request.secrets.of(new.secrets);
+        let deny = http_grants(&request.deny_http)?;
+        new.allow_http.retain(|grant| !deny.contains(grant));
+        for grant in http_grants(&request.allow_http)? {
+            if !new.allow_http.contains(&grant) {
+                new.allow_http.push(grant);
+            }
+        }
+        new.on_error = request.on_error.unwrap_or(new.on_error);
+        new.tick_us = request.tick_us.or(new.tick_us);
+        check_given(&new.config, &new.allow_http, &new.secrets)?;
+        for secret in new.secrets.values() {
+            self.parts.secrets.check(&Name::new(secret)?)?;
+        }
+        Ok(new)
+    }
+
+    /// Finds out whether a revision can take over: that it opens, that its ports fit, that it can go on from what is remembered, and
+    /// that there is a way back.
+    async fn try_revision(
+        &self,
+        old: &DeploymentSpec,
+        new: &mut DeploymentSpec,
+        no_way_back: bool,
+    ) -> Result<Program, DeploymentError> {
+        let program = self.load(new).await?;
+        if old.digest != new.digest && old.tick_us == new.tick_us && !program.has(Extra::Ticker) {
+            // The component of before ticked, and this one does not.
+            new.tick_us = None;
+        }
+        new.tick_us = tick_of(&program, new)?;
+        if let Some(ports) = self.try_out(&program, new).await? {
+            check_ports(new, &ports)?;
+        }
+        if new.role == DeploymentRole::Source {
+            return Ok(program);
+        }
+        let input = self.parts.log.topic_by_id(new.input_id())?;
+        let unreadable = |what: String| DeploymentError::Unreadable {
+            name: new.name.clone(),
+            component: new.component.clone(),
+            what,
+        };
+        if groups_in_several(new, &input, &program) != old.parts.is_some() {
+            return Err(unreadable("its groups would be found in other partitions".to_owned()));
+        }
+        self.try_groups(new).await?;
+        let before = self.load(old).await?;
+        for source in new.sources(&input) {
+            let task = TaskKey { owner: new.owner(), source };
+            let at = format!("partition {}", source.partition);
+            let memory = Memory::of(&*self.parts.log, task, &program)?;
+            if let Some(bytes) = memory.left_behind() {
+                return Err(unreadable(format!("it keeps no memory, and {bytes} bytes of it are kept ({at})")));
+            }
+            let saved = match self.try_task(&program, new, task, memory.to_restore()).await? {
+                Ok(saved) => saved,
+                Err(error) => return Err(unreadable(format!("{} ({at})", error.words()))),
+            };
+            let back = saved.as_ref().map(|saved| (saved.clone(), new.digest.as_str()));
+            let Some(back) = back.filter(|_| !no_way_back && old.digest != new.digest) else { continue };
+            if !before.has(Extra::Snapshot) {
+                // It never knew, and its memory is no worse for it.
+                continue;
+            }
+            if let Err(error) = self.try_task(&before, old, task, Some(back)).await? {
+                let what = format!("{} ({at})", error.words());
+                let (component, revision) = (new.component.clone(), old.revision);
+                return Err(DeploymentError::NoWayBack { component, revision, what });
+            }
+        }
+        Ok(program)
+    }
+
+    /// Has the component of an aggregate show groups that are there.
+    async fn try_groups(&self, new: &DeploymentSpec) -> Result<(), DeploymentError> {
+        let Some(how) = new.aggregation else { return Ok(()) };
+        let (found, _) = self.stored_groups(new, None, GROUPS_TRIED, &[])?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let (name, component) = (new.name.clone(), new.component.clone());
+        match self.show(new, &found, how.window != Window::None).await {
+            Err(DeploymentError::Render { reason: what }) => Err(DeploymentError::Unreadable { name, component, what }),
+            shown => shown.map(drop),
+        }
+    }
+
+    /// Starts an instance as a task would, with the state of the task, gives it this memory, and throws it away. It answers with what
+    /// the instance would keep.
+    async fn try_task(
+        &self,
+        program: &Program,
+        spec: &DeploymentSpec,
+        task: TaskKey,
+        memory: Option<(Bytes, &str)>,
+    ) -> Result<Result<Option<Bytes>, CallError>, DeploymentError> {
+        let log = Arc::new(GuestLog::new(self.parts.clock.clone()));
+        let secrets = GrantedSecrets::new(self.parts.secrets.clone(), spec.secrets.clone()).read();
+        let ports = Outputs::of(spec, &*self.parts.log)?.ports;
+        let http = self.parts.runtime.http_client(&spec.http_grants());
+        let deployment = granted(spec, secrets, ports, log, Arc::default(), http);
+        let role = spec.role.of_component();
+        let settings = InstanceSettings { role, deployment, task, log: self.parts.log.clone() };
+        let (program, memory) = (program.clone(), memory.map(|(saved, by)| (saved, by.to_owned())));
+        let tried = self.parts.runtime.spawn(async move {
+            let mut instance = program.instantiate(settings).await?;
+            if let Some((saved, by)) = memory {
+                instance.restore(saved, &by).await?;
+            }
+            let saved = instance.save_aside().await?;
+            drop(instance.let_go().await);
+            Ok(saved)
+        });
+        tried.await.map_err(|_| LogError::Stopping.into())
+    }
+
+    /// Writes down what runs from now on. The revision of before is kept to be gone back to.
+    async fn change_revision(
+        &self,
+        old: &DeploymentSpec,
+        new: DeploymentSpec,
+        version: u64,
+        program: Program,
+    ) -> Result<DeploymentView, DeploymentError> {
+        let meta = &self.parts.meta;
+        let before = old.as_revision();
+        let key = revision_key(&old.name, before.number);
+        meta.meta_put(&key, Expect::Any, Some(before.to_bytes(&key)?))?.await?;
+        if let Some(live) = self.live().get_mut(&old.name).filter(|live| live.owner == old.owner) {
+            live.warm = Some(program);
+        }
+        match meta.meta_put(&new.key(), Expect::Version(version), Some(new.to_bytes()?)) {
+            Ok(put) => put.await?,
+            Err(LogError::MetaConflict { .. }) => return Err(DeploymentError::Changing { name: new.name }),
+            Err(error) => return Err(error.into()),
+        };
+        // What the revision of before failed at is another one's now.
+        self.forget_failures(&new.name).await?;
+        self.forget_revisions(&new).await?;
+        self.view(Arc::new(new)).await
+    }
+
+    async fn revisions(&self, deployment: &str) -> Result<BTreeMap<u32, Revision>, LogError> {
+        let listed = self.parts.meta.meta_list(&revisions_prefix(deployment)).await?;
+        let read = listed.iter().map(|(key, entry)| Revision::read(key, entry).map(|found| (found.number, found)));
+        read.collect()
+    }
+
+    async fn earlier_revision(&self, spec: &DeploymentSpec, to: Option<u32>) -> Result<Revision, DeploymentError> {
+        let mut known = self.revisions(&spec.name).await?;
+        known.remove(&spec.revision);
+        let wanted = to.or_else(|| {
+            let earlier = spec.history.iter().rev().map(|change| change.revision);
+            earlier.into_iter().find(|number| known.contains_key(number))
+        });
+        if let Some(revision) = wanted.and_then(|number| known.remove(&number)) {
+            return Ok(revision);
+        }
+        let known: Vec<String> = known.keys().map(u32::to_string).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let what = to.map_or("earlier revision".to_owned(), |number| format!("revision {number}"));
+        Err(DeploymentError::NoRevision { name: spec.name.clone(), what, known })
+    }
+
+    /// Forgets the oldest revisions, when there are too many.
+    async fn forget_revisions(&self, spec: &DeploymentSpec) -> Result<(), LogError> {
+        let known = self.revisions(&spec.name).await?;
+        let excess = known.len().saturating_sub(REVISIONS_MAX);
+        for number in known.keys().filter(|number| **number != spec.revision).take(excess) {
+            self.parts.meta.meta_put(&revision_key(&spec.name, *number), Expect::Any, None)?.await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets all revisions of a deployment.
+    pub(crate) async fn forget_all_revisions(&self, name: &str) -> Result<(), LogError> {
+        for number in self.revisions(name).await?.into_keys() {
+            self.parts.meta.meta_put(&revision_key(name, number), Expect::Any, None)?.await?;
+        }
+        Ok(())
+    }
+
+    /// An update failed where the revision of before did not: that one works again.
+    pub(crate) async fn fall_back(
+        &self,
+        name: &str,
+        owner: u64,
+        revision: u32,
+        why: &str,
+    ) -> Result<(), DeploymentError> {
+        let now_us = self.parts.clock.now_us();
+        let change = |spec: &mut DeploymentSpec| {
+            if spec.owner != owner || spec.revision != revision {
+                return;
+            }
+            let Some(rollout) = spec.rollout.take() else { return };
+            *spec = spec.clone().with(rollout.from);
+            spec.has_changed(now_us, Changed::Failed, &format!("revision {revision} failed: {why}"));
+        };
+        self.change(name, change).await.map(drop)
+    }
+
+    /// An update went well where it is: it goes on, or it is over.
+    pub(crate) async fn go_on(&self, name: &str, rollout: &Rollout, revision: u32) -> Result<(), DeploymentError> {
+        let now_us = self.parts.clock.now_us();
+        let change = |spec: &mut DeploymentSpec| {
+            if spec.revision != revision || spec.rollout.as_ref() != Some(rollout) {
+                return;
+            }
+            if rollout.canary.is_some() {
+                spec.rollout = Some(Rollout { canary: None, began_us: now_us, ..rollout.clone() });
+                spec.has_changed(now_us, Changed::CanaryPassed, "");
+                return;
+            }
+            spec.rollout = None;
+            spec.has_changed(now_us, Changed::Passed, "");
+        };
+        self.change(name, change).await.map(drop)
+    }
+}
