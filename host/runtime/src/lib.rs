@@ -36,7 +36,7 @@ mod http; // requests of components to the outside
 mod memory; // how much they have
 mod runtime; // the component host of a server
 mod stdio; // lines for the log
-mod threads; // where guests run
+mod threads; // where guests run, each in its share of the time
 
 pub use crate::http::{HttpClient, HttpGrant, HttpGrantError};
 pub use accept::{AcceptError, ComponentInfo};
@@ -55,3 +55,4 @@ pub use ports::{DescribedPort, Direction};
 pub use program::{InstanceSettings, Program, TrialError};
 pub use runtime::{Runtime, RuntimeOptions, StartError, inspect_component};
 pub use secret::Secret;
+pub use threads::{Share, Work, WorkEnded};

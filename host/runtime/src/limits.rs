@@ -54,6 +54,16 @@ pub const COMPILE_MESSAGE_BYTES_MAX: u64 = 16 << 10;
 /// in ticks. Shorter ones would cost switches, longer ones would make neighbours wait.
 pub const TICK_MS: u64 = 10;
 
+/// Weight of a deployment where guest threads are scarce: whoever has twice as much has twice the time. A deployment between the
+/// bounds may be a hundred times more important than usual, or a hundred times less, and is still served.
+pub const CPU_WEIGHT: u32 = 100;
+pub const CPU_WEIGHT_MIN: u32 = 1;
+pub const CPU_WEIGHT_MAX: u32 = 10_000;
+
+/// Ticks that a deployment may be behind the others: what it did not ask for is not saved up beyond that. Less, and one that runs on
+/// one thread all the time would lose it to one that waits.
+pub const CPU_CREDIT_TICKS: u64 = 2;
+
 /// Processor time of one call.
 pub const CALL_CPU: Duration = Duration::from_secs(5);
 

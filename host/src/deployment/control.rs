@@ -19,7 +19,7 @@ use nodata_log::{
     Bounds, Clock, Expect, Log, LogError, MetadataStore, Name, Offset, TaskKey, TimestampUs, Topic, TopicConfig, Tp,
 };
 use nodata_runtime::{
-    Extra, GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Program, Runtime,
+    Extra, GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Program, Runtime, Share,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -138,6 +138,8 @@ pub(crate) struct Live {
     pub(crate) owner: u64,
     pub(crate) guest_log: Arc<GuestLog>,
     pub(crate) metrics: Arc<GuestMetrics>,
+    /// Of the time of guests.
+    pub(crate) share: Share,
     /// What sends its requests, and what that was granted.
     pub(crate) http: (Vec<String>, Option<HttpClient>),
     pub(crate) replay: watch::Sender<Option<Replay>>,
@@ -211,6 +213,11 @@ impl Deployments {
 
     pub(crate) fn live(&self) -> MutexGuard<'_, BTreeMap<String, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The share of a deployment in the time of guests; a share of its own for one that does not run.
+    pub(crate) fn share_of(&self, name: &str) -> Share {
+        self.live().get(name).map(|live| live.share.clone()).unwrap_or_default()
     }
 
     pub(crate) fn has_moved(&self) {

@@ -8,7 +8,7 @@ use crate::deployment::task::{Task, TaskEnd, TaskSettings};
 use crate::limits::RESTART_WAIT;
 use crate::secrets::GrantedSecrets;
 use nodata_log::{Change, Expect, LogError, Offset, TaskKey, Tp};
-use nodata_runtime::{Digest, GuestLog, GuestMetrics};
+use nodata_runtime::{Digest, GuestLog, GuestMetrics, Share, WorkEnded};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
@@ -130,6 +130,7 @@ impl Supervisor {
             owner: spec.owner,
             guest_log,
             metrics: Arc::new(GuestMetrics::default()),
+            share: Share::default(),
             http: Default::default(),
             replay: watch::Sender::new(spec.replay),
             tasks: Default::default(),
@@ -189,7 +190,7 @@ impl Supervisor {
             known.http = (spec.allow_http.clone(), parts.runtime.http_client(&spec.http_grants()));
         }
         let (guest_log, metrics, http) = (known.guest_log.clone(), known.metrics.clone(), known.http.1.clone());
-        let replay = known.replay.subscribe();
+        let (replay, share) = (known.replay.subscribe(), known.share.part());
         let number = spec.number(source);
         known.tasks.insert(number, LiveTask { status: status.clone(), stop: stop.clone(), is_running: true });
         drop(live);
@@ -219,14 +220,14 @@ impl Supervisor {
                 stop: stop.clone(),
             };
             let work = match spec.role {
-                DeploymentRole::Source => parts.runtime.spawn(SourceTask::run(settings)),
+                DeploymentRole::Source => parts.runtime.spawn(&share, SourceTask::run(settings)),
                 DeploymentRole::Transform | DeploymentRole::Sink | DeploymentRole::Aggregate => {
-                    parts.runtime.spawn(Task::run(settings))
+                    parts.runtime.spawn(&share, Task::run(settings))
                 }
             };
             let end = match work.await {
                 Ok(end) => end,
-                Err(error) if error.is_panic() => {
+                Err(WorkEnded::Panicked) => {
                     let reason = "the host failed while it worked for this task; please report it".to_owned();
                     let report = status.report();
                     TaskEnd::Failed(TaskFailure {
@@ -238,7 +239,7 @@ impl Supervisor {
                         epoch: Some(parts.log.task_position(TaskKey { owner: spec.owner(), source }).epoch),
                     })
                 }
-                Err(_) => TaskEnd::Stopped,
+                Err(WorkEnded::Stopped) => TaskEnd::Stopped,
             };
             if matches!(end, TaskEnd::Superseded | TaskEnd::Log(_)) {
                 tokio::select! {

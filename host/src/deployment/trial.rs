@@ -8,7 +8,7 @@ use crate::deployment::task::granted;
 use crate::registry::RegistryError;
 use crate::secrets::GrantedSecrets;
 use nodata_log::LogError;
-use nodata_runtime::{Deployment, DescribedPort, Digest, Extra, GuestLog, GuestMetrics, HttpClient, Program};
+use nodata_runtime::{Deployment, DescribedPort, Digest, Extra, GuestLog, GuestMetrics, HttpClient, Program, Share};
 use std::sync::Arc;
 
 impl Deployments {
@@ -44,7 +44,8 @@ impl Deployments {
         let http = self.parts.runtime.http_client(&spec.http_grants());
         let deployment = self.granted_aside(spec, log, Arc::default(), http);
         let (program, role) = (program.clone(), spec.role.of_component());
-        match self.parts.runtime.spawn(async move { program.try_out(role, deployment).await }).await {
+        let share = Share::default();
+        match self.parts.runtime.spawn(&share, async move { program.try_out(role, deployment).await }).await {
             Ok(tried) => tried.map_err(|error| DeploymentError::Trial { component: spec.component.clone(), error }),
             Err(_) => Err(LogError::Stopping.into()),
         }
