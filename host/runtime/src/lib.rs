@@ -46,7 +46,7 @@ pub use compile::{CompileError, CompileLimits, Compiler, child_main};
 pub use contract::{Extra, Role};
 pub use deployment::{Deployment, InstanceLimits};
 pub use digest::{Digest, DigestError};
-pub use guest_log::{GuestLog, LogLine, LogSource};
+pub use guest_log::{GuestLog, LogCounts, LogLine, LogSource};
 pub use guest_metrics::{GuestMetrics, MetricSeries, MetricValue, MetricsSnapshot};
 pub use input::{Input, InputError};
 pub use instance::{Groups, Instance, SourceStatus};

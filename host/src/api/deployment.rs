@@ -2,9 +2,9 @@
 
 use crate::api::status::{self, Refusal};
 use crate::deployment::{
-    Aggregation, Begin, DeadLetters, DeployRequest, DeployedAs, DeploymentError, DeploymentRole, DeploymentSpec,
-    DeploymentView, Deployments, ErrorPolicy, KeepOrForget, Moved, OnPoison, ResetRequest, StartAt, TaskState,
-    TaskView, Window,
+    Aggregation, Begin, Budget, DeadLetters, DeployRequest, DeployedAs, DeploymentError, DeploymentRole,
+    DeploymentSpec, DeploymentView, Deployments, ErrorPolicy, KeepOrForget, Moved, OnPoison, ResetRequest, StartAt,
+    TaskState, TaskView, Window,
 };
 use crate::limits::{LOG_LOOK, LOG_MESSAGES};
 use nodata_log::LogError;
@@ -91,7 +91,43 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         on_error: Some(policy_to_wire(spec.on_error)),
         kept_timestamp_us: spec.kept_us,
         tick_us: spec.tick_us,
+        budget: Some(budget_to_wire(spec.budget.in_force())),
+        budget_asked: Some(budget_to_wire(spec.budget)),
     }
+}
+
+fn budget_to_wire(budget: Budget) -> wire::Budget {
+    let Budget {
+        memory_bytes,
+        call_cpu_us,
+        call_wall_us,
+        cpu_weight,
+        output_bytes,
+        log_lines_per_second,
+        metric_series,
+    } = budget;
+    wire::Budget {
+        memory_bytes,
+        call_cpu_us,
+        call_wall_us,
+        cpu_weight,
+        output_bytes,
+        log_lines_per_second,
+        metric_series,
+    }
+}
+
+fn budget_from_wire(budget: wire::Budget) -> Budget {
+    let wire::Budget {
+        memory_bytes,
+        call_cpu_us,
+        call_wall_us,
+        cpu_weight,
+        output_bytes,
+        log_lines_per_second,
+        metric_series,
+    } = budget;
+    Budget { memory_bytes, call_cpu_us, call_wall_us, cpu_weight, output_bytes, log_lines_per_second, metric_series }
 }
 
 fn aggregate_to_wire(spec: &DeploymentSpec) -> wire::Aggregate {
@@ -240,6 +276,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
         allow_http: request.allow_http,
         on_error: request.on_error.map(policy_from_wire).transpose()?.unwrap_or_default(),
         tick_us: request.tick_us,
+        budget: request.budget.map(budget_from_wire).unwrap_or_default(),
         create_topics: request.create_topics,
     })
 }

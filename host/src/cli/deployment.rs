@@ -1,6 +1,7 @@
 //! `nodata deployment`
 
 use crate::cli::add_component::{policy_text, position};
+use crate::cli::budget;
 use crate::cli::component::short;
 use crate::cli::out::{bytes, count, table, time};
 use crate::cli::{CliError, Common};
@@ -227,6 +228,7 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         false => format!("secret     {inside} = secret {name}"),
     }));
     lines.extend(deployment.allow_http.iter().map(|grant| format!("http       {grant}")));
+    lines.extend(budget::lines(&deployment).into_iter().map(|line| format!("budget     {line}")));
     lines.push(String::new());
     let row = |task: &Task| {
         vec![
@@ -384,6 +386,8 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         "config": deployment.config,
         "secrets": deployment.secrets,
         "allow_http": deployment.allow_http,
+        "budget": budget::to_json(&deployment.budget.unwrap_or_default()),
+        "budget_asked": budget::to_json(&deployment.budget_asked.unwrap_or_default()),
         "on_error": policy_text(&deployment.on_error.unwrap_or_default()),
         "created": time(deployment.created_timestamp_us),
     });

@@ -5,6 +5,7 @@
 mod add_component; // add-component
 mod aggregate; // aggregate scan
 mod bench; // bench publish|consume|transform
+mod budget; // what a deployment may use
 mod component; // component push|list|inspect
 mod consume; // consume
 mod deployment; // deployment list|describe|pause|resume|delete|logs

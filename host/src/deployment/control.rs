@@ -2,6 +2,7 @@
 //! and after every restart.
 
 use crate::deployment::aggregate::Aggregation;
+use crate::deployment::budget::Budget;
 use crate::deployment::error::DeploymentError;
 use crate::deployment::parts::PartsTopic;
 use crate::deployment::spec::{
@@ -71,6 +72,7 @@ pub struct DeployRequest {
     pub secrets: BTreeMap<String, String>,
     /// HTTP requests that it may send, each as [`HttpGrant`] is written.
     pub allow_http: Vec<String>,
+    pub budget: Budget,
     pub on_error: ErrorPolicy,
     /// How often a component ticks; `None`: as often as usual.
     pub tick_us: Option<u64>,
@@ -144,6 +146,15 @@ pub(crate) struct Live {
     pub(crate) http: (Vec<String>, Option<HttpClient>),
     pub(crate) replay: watch::Sender<Option<Replay>>,
     pub(crate) tasks: BTreeMap<u32, LiveTask>,
+}
+
+impl Live {
+    /// What holds for all of its tasks together, from now on.
+    pub(crate) fn allow(&self, budget: &Budget) {
+        self.share.set_weight(budget.cpu_weight());
+        self.guest_log.set_lines_per_second(budget.log_lines_per_second());
+        self.metrics.set_series_max(budget.metric_series());
+    }
 }
 
 pub(crate) struct LiveTask {
@@ -240,6 +251,7 @@ impl Deployments {
             config,
             secrets,
             allow_http,
+            budget,
             on_error,
             tick_us,
             create_topics,
@@ -270,6 +282,7 @@ impl Deployments {
             }
         }
         let allow_http = http_grants(&allow_http)?;
+        let budget = budget.check()?;
         for secret in secrets.values() {
             self.parts.secrets.check(&Name::new(secret)?)?;
         }
@@ -295,6 +308,7 @@ impl Deployments {
             config,
             secrets,
             allow_http,
+            budget,
             on_error,
             tick_us,
             created_us: self.parts.clock.now_us(),

@@ -1,6 +1,7 @@
 //! What runs: deployments as operators decided them, and the tasks that make them true.
 
 mod aggregate; // accumulators in the state of a task
+mod budget; // how much it may use
 mod control; // what an operator asks for
 mod dead_letters; // rejected events
 mod error; // why it is refused
@@ -24,6 +25,7 @@ mod windows; // groups in time
 mod wiring; // the topics around a component
 
 pub use aggregate::Aggregation;
+pub use budget::{Budget, BudgetError};
 pub use control::{Begin, DeployRequest, DeployedAs, DeploymentView, Deployments, DeploymentsParts, StartAt, TaskView};
 pub use error::DeploymentError;
 pub use replay::DeadLetters;

@@ -123,6 +123,7 @@ impl Supervisor {
         let mut live = self.deployments.live();
         if let Some(known) = live.get(&spec.name).filter(|live| live.owner == spec.owner) {
             known.replay.send_if_modified(|replay| std::mem::replace(replay, spec.replay) != spec.replay);
+            known.allow(&spec.budget);
             return;
         }
         let guest_log = Arc::new(GuestLog::new(self.deployments.parts.clock.clone()));
@@ -135,6 +136,7 @@ impl Supervisor {
             replay: watch::Sender::new(spec.replay),
             tasks: Default::default(),
         };
+        known.allow(&spec.budget);
         live.insert(spec.name.clone(), known);
         drop(live);
         self.deployments.has_moved();

@@ -46,8 +46,8 @@ pub(crate) use failure::{CallFailure, last_lines};
 pub(crate) use settings::{Committed, TaskSettings, granted};
 use ticking::next_tick;
 
-/// Instances with more memory than this are replaced between two batches: linear memory never shrinks.
-const RECYCLE_MEMORY_BYTES: u64 = 192 << 20;
+/// Instances with more than this part of their memory are replaced between two batches: linear memory never shrinks.
+const RECYCLE: f64 = 0.75;
 
 /// How a task ended.
 #[derive(Debug)]
@@ -596,7 +596,8 @@ impl Task {
             self.outputs = outputs;
             self.drop_instance().await;
         }
-        let is_large = |instance: &Instance| instance.memory_bytes() >= RECYCLE_MEMORY_BYTES;
+        let much = (self.settings.spec.budget.memory_bytes() as f64 * RECYCLE) as u64;
+        let is_large = |instance: &Instance| instance.memory_bytes() >= much;
         if self.instance.as_ref().is_some_and(is_large) {
             self.drop_instance().await;
         }

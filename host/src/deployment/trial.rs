@@ -37,7 +37,9 @@ impl Deployments {
         program: &Program,
         spec: &DeploymentSpec,
     ) -> Result<Option<Vec<DescribedPort>>, DeploymentError> {
-        if !program.has(Extra::Lifecycle) && !program.has(Extra::Ports) {
+        // One with less memory than usual may not even begin.
+        let is_poor = spec.budget.memory_bytes.is_some();
+        if !program.has(Extra::Lifecycle) && !program.has(Extra::Ports) && !is_poor {
             return Ok(None);
         }
         let log = Arc::new(GuestLog::new(self.parts.clock.clone()));

@@ -7,7 +7,7 @@ use crate::limits::FULL_WAIT;
 use crate::secrets::GrantedSecrets;
 use nodata_log::{Appended, Clock, Log, LogError, Offset, Pending, TaskKey, Tp, Transaction};
 use nodata_runtime::{
-    Deployment, GuestLog, GuestMetrics, HttpClient, Instance, InstanceLimits, InstanceSettings, Port, Program, Secret,
+    Deployment, GuestLog, GuestMetrics, HttpClient, Instance, InstanceSettings, Port, Program, Secret,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ pub(crate) fn granted(
     metrics: Arc<GuestMetrics>,
     http: Option<HttpClient>,
 ) -> Arc<Deployment> {
-    let (config, limits) = (spec.config.clone(), InstanceLimits::default());
+    let (config, limits) = (spec.config.clone(), spec.budget.of_instance());
     Arc::new(Deployment { config, secrets, ports, log, metrics, http, limits })
 }
 
