@@ -113,6 +113,11 @@ impl GuestMetrics {
         MetricsSnapshot { series: series.collect(), dropped: registry.dropped }
     }
 
+    /// Observations that were not taken because of a limit.
+    pub fn dropped(&self) -> u64 {
+        self.registry().dropped
+    }
+
     pub(crate) fn record(&self, name: String, mut attributes: Vec<(String, String)>, observation: Observation) {
         attributes.sort_unstable();
         let known = name.len() <= METRIC_NAME_BYTES_MAX

@@ -169,6 +169,12 @@ pub const OUTPUT_EVENTS_MAX: u64 = 1 << 18;
 /// Bytes of keys and values that one call may write to state tables. Writing more is answered with `quota-exceeded`.
 pub const STATE_WRITE_BYTES_MAX: u64 = 16 << 20;
 
+/// Bytes of keys and values that the state tables of a task may have. What would be more is answered with `quota-exceeded`. They are
+/// on the disk and not in memory. A million groups of an aggregate have some hundred megabytes.
+pub const STATE_BYTES: u64 = 4 << 30;
+pub const STATE_BYTES_MIN: u64 = 64 << 10;
+pub const STATE_BYTES_MAX: u64 = 1 << 40;
+
 /// Bytes that a component may save of its memory. They are written whole with each call that changed them; saving more is an error of
 /// the call.
 pub const SNAPSHOT_BYTES_MAX: usize = 1 << 20;

@@ -3,8 +3,8 @@
 use crate::api::status::{self, Refusal};
 use crate::deployment::{
     Aggregation, Begin, Budget, DeadLetters, DeployRequest, DeployedAs, DeploymentError, DeploymentRole,
-    DeploymentSpec, DeploymentView, Deployments, ErrorPolicy, KeepOrForget, Moved, OnPoison, ResetRequest, StartAt,
-    TaskState, TaskView, Window,
+    DeploymentSpec, DeploymentView, Deployments, ErrorPolicy, KeepOrForget, Moved, OnPoison, ResetRequest, SharedUsage,
+    StartAt, TaskState, TaskView, Usage, Window,
 };
 use crate::limits::{LOG_LOOK, LOG_MESSAGES};
 use nodata_log::LogError;
@@ -93,6 +93,25 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         tick_us: spec.tick_us,
         budget: Some(budget_to_wire(spec.budget.in_force())),
         budget_asked: Some(budget_to_wire(spec.budget)),
+        usage: Some(usage_to_wire(view.usage_of_tasks(), view.usage)),
+    }
+}
+
+fn usage_to_wire(tasks: Usage, shared: SharedUsage) -> wire::Usage {
+    let Usage { cpu, memory_bytes, memory_bytes_peak, events_in, bytes_in, bytes_out, state_bytes } = tasks;
+    let SharedUsage { log_lines, log_lines_dropped, metrics_dropped, http_requests } = shared;
+    wire::Usage {
+        cpu_us: cpu.as_micros() as u64,
+        memory_bytes,
+        memory_bytes_peak,
+        events_in,
+        bytes_in,
+        bytes_out,
+        state_bytes,
+        log_lines,
+        log_lines_dropped,
+        metrics_dropped,
+        http_requests,
     }
 }
 
@@ -103,6 +122,7 @@ fn budget_to_wire(budget: Budget) -> wire::Budget {
         call_wall_us,
         cpu_weight,
         output_bytes,
+        state_bytes,
         log_lines_per_second,
         metric_series,
     } = budget;
@@ -112,6 +132,7 @@ fn budget_to_wire(budget: Budget) -> wire::Budget {
         call_wall_us,
         cpu_weight,
         output_bytes,
+        state_bytes,
         log_lines_per_second,
         metric_series,
     }
@@ -124,10 +145,20 @@ fn budget_from_wire(budget: wire::Budget) -> Budget {
         call_wall_us,
         cpu_weight,
         output_bytes,
+        state_bytes,
         log_lines_per_second,
         metric_series,
     } = budget;
-    Budget { memory_bytes, call_cpu_us, call_wall_us, cpu_weight, output_bytes, log_lines_per_second, metric_series }
+    Budget {
+        memory_bytes,
+        call_cpu_us,
+        call_wall_us,
+        cpu_weight,
+        output_bytes,
+        state_bytes,
+        log_lines_per_second,
+        metric_series,
+    }
 }
 
 fn aggregate_to_wire(spec: &DeploymentSpec) -> wire::Aggregate {
@@ -212,6 +243,7 @@ fn task_to_wire(task: &TaskView) -> wire::Task {
         ticks: report.ticks,
         ticks_left_out: report.ticks_left_out,
         memory_bytes: report.memory_bytes,
+        usage: Some(usage_to_wire(task.usage, SharedUsage::default())),
     }
 }
 

@@ -24,6 +24,9 @@ pub(crate) struct BudgetArgs {
     /// What a call may emit: `8MiB` [default: 32MiB].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     output_bytes: Option<u64>,
+    /// State of each of its tasks: `1GiB` [default: 4GiB].
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    state_bytes: Option<u64>,
     /// Lines that it may write to its log in a second [default: 200].
     #[arg(long, value_name = "LINES")]
     log_rate: Option<u64>,
@@ -40,6 +43,7 @@ impl BudgetArgs {
             call_wall_us: self.call_time,
             cpu_weight: self.cpu_weight,
             output_bytes: self.output_bytes,
+            state_bytes: self.state_bytes,
             log_lines_per_second: self.log_rate,
             metric_series: self.metric_series,
         }
@@ -62,6 +66,7 @@ pub(crate) fn to_json(budget: &Budget) -> Value {
         "call_wall_us": budget.call_wall_us,
         "cpu_weight": budget.cpu_weight,
         "output_bytes": budget.output_bytes,
+        "state_bytes": budget.state_bytes,
         "log_lines_per_second": budget.log_lines_per_second,
         "metric_series": budget.metric_series,
     })
@@ -77,11 +82,21 @@ pub(crate) fn lines(deployment: &Deployment) -> Vec<String> {
             budget.call_wall_us.map(time),
             budget.cpu_weight.map(count),
             budget.output_bytes.map(bytes),
+            budget.state_bytes.map(bytes),
             budget.log_lines_per_second.map(|lines| format!("{} lines a second", count(lines))),
             budget.metric_series.map(|series| format!("{} series", count(series))),
         ]
     };
-    let names = ["memory", "cpu of a call", "time of a call", "cpu weight", "output of a call", "log", "metrics"];
+    let names = [
+        "memory",
+        "cpu of a call",
+        "time of a call",
+        "cpu weight",
+        "output of a call",
+        "state of a task",
+        "log",
+        "metrics",
+    ];
     let said = names.iter().zip(each(&in_force)).zip(each(&asked));
     said.filter_map(|((name, value), asked)| {
         let usual = if asked.is_none() { " (default)" } else { "" };

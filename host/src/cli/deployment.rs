@@ -4,7 +4,7 @@ use crate::cli::add_component::{policy_text, position};
 use crate::cli::budget;
 use crate::cli::component::short;
 use crate::cli::out::{bytes, count, table, time};
-use crate::cli::{CliError, Common};
+use crate::cli::{CliError, Common, usage};
 use clap::{Subcommand, ValueEnum};
 use nodata_client::proto::aggregate::Window;
 use nodata_client::proto::deployment::Role;
@@ -134,16 +134,22 @@ async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliEr
             }
             out.show(&Value::Array(found.iter().map(to_json).collect()), || {
                 let row = |deployment: &Deployment| {
-                    vec![
+                    let mut row = vec![
                         deployment.name.clone(),
                         deployment.kept_timestamp_us.map_or_else(|| state(deployment.state()).to_owned(), time),
                         count(deployment.lag),
-                        wiring(deployment),
-                        format!("{} ({})", deployment.component, short(&deployment.digest)),
-                    ]
+                    ];
+                    // What is kept uses nothing.
+                    row.extend((!kept).then(|| usage::cpu(&deployment.usage.unwrap_or_default())));
+                    row.push(wiring(deployment));
+                    row.push(format!("{} ({})", deployment.component, short(&deployment.digest)));
+                    row
                 };
-                let second = if kept { "KEPT SINCE" } else { "STATE" };
-                table(&["NAME", second, "LAG", "TOPICS", "COMPONENT"], &found.iter().map(row).collect::<Vec<_>>())
+                let head: &[&str] = match kept {
+                    true => &["NAME", "KEPT SINCE", "LAG", "TOPICS", "COMPONENT"],
+                    false => &["NAME", "STATE", "LAG", "CPU", "TOPICS", "COMPONENT"],
+                };
+                table(head, &found.iter().map(row).collect::<Vec<_>>())
             })
         }
         DeploymentCommand::Describe { name, .. } => {
@@ -241,9 +247,10 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
             count(task.events_rejected),
             count(task.events_skipped),
             bytes(task.memory_bytes),
+            usage::cpu(&task.usage.unwrap_or_default()),
         ]
     };
-    let head = ["PARTITION", "STATE", "POSITION", "LAG", "IN", "OUT", "REJECTED", "SKIPPED", "MEMORY"];
+    let head = ["PARTITION", "STATE", "POSITION", "LAG", "IN", "OUT", "REJECTED", "SKIPPED", "MEMORY", "CPU"];
     lines.extend(table(&head, &described.tasks.iter().map(row).collect::<Vec<_>>()));
     for task in described.tasks.iter().filter(|task| !task.reason.is_empty()) {
         lines.push(String::new());
@@ -262,6 +269,9 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         lines.push(String::new());
         lines.push(format!("nothing is lost; try again with `nodata deployment resume {}`", deployment.name));
     }
+    lines.push(String::new());
+    let used = usage::lines(&deployment.usage.unwrap_or_default());
+    lines.extend(used.into_iter().map(|line| format!("used       {line}")));
     if !described.metrics.is_empty() {
         lines.push(String::new());
         lines.extend(described.metrics.iter().map(metric));
@@ -387,6 +397,7 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         "secrets": deployment.secrets,
         "allow_http": deployment.allow_http,
         "budget": budget::to_json(&deployment.budget.unwrap_or_default()),
+        "usage": usage::to_json(&deployment.usage.unwrap_or_default()),
         "budget_asked": budget::to_json(&deployment.budget_asked.unwrap_or_default()),
         "on_error": policy_text(&deployment.on_error.unwrap_or_default()),
         "created": time(deployment.created_timestamp_us),
@@ -430,6 +441,7 @@ fn task_to_json(task: &Task) -> Value {
         "ticks": task.ticks,
         "ticks_left_out": task.ticks_left_out,
         "memory_bytes": task.memory_bytes,
+        "usage": usage::to_json(&task.usage.unwrap_or_default()),
     })
 }
 

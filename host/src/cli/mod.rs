@@ -17,6 +17,7 @@ mod publish; // publish
 mod secret; // secret put|list|delete
 mod serve; // serve
 mod topic; // topic create|list|describe|update|delete
+mod usage; // what a deployment has used
 
 use clap::{Args, Parser, Subcommand};
 use error::CliError;

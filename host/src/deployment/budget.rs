@@ -19,6 +19,8 @@ pub struct Budget {
     pub cpu_weight: Option<u64>,
     /// What a call may emit.
     pub output_bytes: Option<u64>,
+    /// Keys and values of the state of each task.
+    pub state_bytes: Option<u64>,
     pub log_lines_per_second: Option<u64>,
     pub metric_series: Option<u64>,
 }
@@ -72,6 +74,14 @@ const OUTPUT: Bound = Bound {
     max: limits::OUTPUT_BYTES_MAX,
 };
 
+const STATE: Bound = Bound {
+    what: "state of a task",
+    unit: "bytes",
+    min: limits::STATE_BYTES_MIN,
+    usual: limits::STATE_BYTES,
+    max: limits::STATE_BYTES_MAX,
+};
+
 const LOG_LINES: Bound = Bound {
     what: "log",
     unit: "lines a second",
@@ -104,13 +114,14 @@ pub struct BudgetError {
 }
 
 impl Budget {
-    fn each(&mut self) -> [(&mut Option<u64>, &'static Bound); 7] {
+    fn each(&mut self) -> [(&mut Option<u64>, &'static Bound); 8] {
         [
             (&mut self.memory_bytes, &MEMORY),
             (&mut self.call_cpu_us, &CALL_CPU),
             (&mut self.call_wall_us, &CALL_WALL),
             (&mut self.cpu_weight, &CPU_WEIGHT),
             (&mut self.output_bytes, &OUTPUT),
+            (&mut self.state_bytes, &STATE),
             (&mut self.log_lines_per_second, &LOG_LINES),
             (&mut self.metric_series, &METRIC_SERIES),
         ]
@@ -143,12 +154,17 @@ impl Budget {
             call_cpu: Duration::from_micros(self.call_cpu_us.unwrap_or(CALL_CPU.usual)),
             call_wall: Duration::from_micros(self.call_wall_us.unwrap_or(CALL_WALL.usual)),
             output_bytes: self.output_bytes.unwrap_or(OUTPUT.usual),
+            state_bytes: self.state_bytes(),
             ..InstanceLimits::default()
         }
     }
 
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.memory_bytes.unwrap_or(MEMORY.usual)
+    }
+
+    pub(crate) fn state_bytes(&self) -> u64 {
+        self.state_bytes.unwrap_or(STATE.usual)
     }
 
     pub(crate) fn cpu_weight(&self) -> u32 {

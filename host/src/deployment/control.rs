@@ -1,6 +1,7 @@
 //! What an operator asks for. Everything that is asked for becomes an entry in the log first; the supervisor makes it true, now
 //! and after every restart.
 
+use crate::deployment::account::StateAccount;
 use crate::deployment::aggregate::Aggregation;
 use crate::deployment::budget::Budget;
 use crate::deployment::error::DeploymentError;
@@ -9,6 +10,7 @@ use crate::deployment::spec::{
     DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, spec_key,
 };
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
+use crate::deployment::usage::{SharedUsage, TaskUsage, Usage};
 use crate::deployment::windows::Window;
 use crate::deployment::wiring::{check_ports, input_to_make, start_of_new};
 use crate::limits::{
@@ -85,6 +87,7 @@ pub struct DeployRequest {
 pub struct DeploymentView {
     pub spec: Arc<DeploymentSpec>,
     pub tasks: Vec<TaskView>,
+    pub usage: SharedUsage,
     pub metrics: Vec<MetricSeries>,
 }
 
@@ -96,6 +99,14 @@ pub struct TaskView {
     pub puts_together: bool,
     pub end: Offset,
     pub report: TaskReport,
+    pub usage: Usage,
+}
+
+impl DeploymentView {
+    /// What its tasks have used, all together.
+    pub fn usage_of_tasks(&self) -> Usage {
+        self.tasks.iter().map(|task| task.usage).fold(Usage::default(), Usage::and)
+    }
 }
 
 impl TaskView {
@@ -149,6 +160,17 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// What is counted for all of its tasks together.
+    fn usage(&self) -> SharedUsage {
+        let lines = self.guest_log.counts();
+        SharedUsage {
+            log_lines: lines.written,
+            log_lines_dropped: lines.dropped,
+            metrics_dropped: self.metrics.dropped(),
+            http_requests: self.http.1.as_ref().map_or(0, HttpClient::requests),
+        }
+    }
+
     /// What holds for all of its tasks together, from now on.
     pub(crate) fn allow(&self, budget: &Budget) {
         self.share.set_weight(budget.cpu_weight());
@@ -159,6 +181,7 @@ impl Live {
 
 pub(crate) struct LiveTask {
     pub(crate) status: Arc<TaskStatus>,
+    pub(crate) usage: Arc<TaskUsage>,
     pub(crate) stop: CancellationToken,
     pub(crate) is_running: bool,
 }
@@ -628,11 +651,22 @@ impl Deployments {
                 DeploymentRole::Source => report.position,
                 _ => self.parts.log.bounds(tp).map_or(report.position, |bounds| bounds.end),
             };
-            TaskView { partition: tp.partition, puts_together: number != tp.partition, end, report }
+            if !is_running {
+                report.memory_bytes = 0;
+            }
+            let key = TaskKey { owner: spec.owner(), source: tp };
+            // Everything else is told also when the tables cannot be read, which the task says best.
+            let state_bytes = StateAccount::of(&*self.parts.log, key).map_or(0, |account| account.bytes);
+            let usage = match task {
+                Some(task) => task.usage.of_now(report.memory_bytes, state_bytes),
+                None => Usage { state_bytes, ..Usage::default() },
+            };
+            TaskView { partition: tp.partition, puts_together: number != tp.partition, end, report, usage }
         });
         let tasks = tasks.collect();
+        let usage = known.map(Live::usage).unwrap_or_default();
         let metrics = known.map(|live| live.metrics.snapshot().series).unwrap_or_default();
-        Ok(DeploymentView { spec: spec.clone(), tasks, metrics })
+        Ok(DeploymentView { spec: spec.clone(), tasks, usage, metrics })
     }
 
     /// The names of the deployments that read from a topic or write to it.

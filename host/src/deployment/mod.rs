@@ -1,5 +1,6 @@
 //! What runs: deployments as operators decided them, and the tasks that make them true.
 
+mod account; // how much state a task has
 mod aggregate; // accumulators in the state of a task
 mod budget; // how much it may use
 mod control; // what an operator asks for
@@ -21,6 +22,7 @@ mod supervisor; // makes it run
 mod task; // one deployment on one partition
 mod ticks; // when a task ticks
 mod trial; // what a component has to say before it is deployed
+mod usage; // what it has used
 mod windows; // groups in time
 mod wiring; // the topics around a component
 
@@ -34,4 +36,5 @@ pub use scan::GroupView;
 pub use spec::{DeploymentRole, DeploymentSpec, ErrorPolicy, OnPoison, TaskFailure};
 pub use status::{TaskReport, TaskState};
 pub use supervisor::Supervisor;
+pub use usage::{SharedUsage, Usage};
 pub use windows::Window;

@@ -5,6 +5,7 @@ use crate::deployment::source::SourceTask;
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, TOGETHER, TaskFailure, failure_key};
 use crate::deployment::status::TaskStatus;
 use crate::deployment::task::{Task, TaskEnd, TaskSettings};
+use crate::deployment::usage::TaskUsage;
 use crate::limits::RESTART_WAIT;
 use crate::secrets::GrantedSecrets;
 use nodata_log::{Change, Expect, LogError, Offset, TaskKey, Tp};
@@ -192,9 +193,12 @@ impl Supervisor {
             known.http = (spec.allow_http.clone(), parts.runtime.http_client(&spec.http_grants()));
         }
         let (guest_log, metrics, http) = (known.guest_log.clone(), known.metrics.clone(), known.http.1.clone());
-        let (replay, share) = (known.replay.subscribe(), known.share.part());
+        let replay = known.replay.subscribe();
         let number = spec.number(source);
-        known.tasks.insert(number, LiveTask { status: status.clone(), stop: stop.clone(), is_running: true });
+        let before = known.tasks.get(&number).map(|task| task.usage.clone());
+        let usage = before.unwrap_or_else(|| Arc::new(TaskUsage::new(&known.share)));
+        let task = LiveTask { status: status.clone(), usage: usage.clone(), stop: stop.clone(), is_running: true };
+        known.tasks.insert(number, task);
         drop(live);
         let running = RunningTask { spec: as_run.clone(), stop: stop.clone() };
         self.running.insert((spec.owner, number), running);
@@ -219,12 +223,13 @@ impl Supervisor {
                 secrets: GrantedSecrets::new(parts.secrets.clone(), spec.secrets.clone()),
                 replay,
                 status: status.clone(),
+                usage: usage.clone(),
                 stop: stop.clone(),
             };
             let work = match spec.role {
-                DeploymentRole::Source => parts.runtime.spawn(&share, SourceTask::run(settings)),
+                DeploymentRole::Source => parts.runtime.spawn(&usage.share, SourceTask::run(settings)),
                 DeploymentRole::Transform | DeploymentRole::Sink | DeploymentRole::Aggregate => {
-                    parts.runtime.spawn(&share, Task::run(settings))
+                    parts.runtime.spawn(&usage.share, Task::run(settings))
                 }
             };
             let end = match work.await {

@@ -28,11 +28,12 @@ fn a_budget_is_shown_and_kept() {
         let described = server.described("copies");
         let asked = json!({
             "memory_bytes": 64 << 20, "call_cpu_us": 2_500_000, "call_wall_us": null, "cpu_weight": 50, "output_bytes": null,
+            "state_bytes": null,
             "log_lines_per_second": 7, "metric_series": null,
         });
         let in_force = json!({
             "memory_bytes": 64 << 20, "call_cpu_us": 2_500_000, "call_wall_us": 60_000_000, "cpu_weight": 50,
-            "output_bytes": 32 << 20, "log_lines_per_second": 7, "metric_series": 100,
+            "output_bytes": 32 << 20, "state_bytes": 4_u64 << 30, "log_lines_per_second": 7, "metric_series": 100,
         });
         assert_eq!((&described["budget_asked"], &described["budget"]), (&asked, &in_force));
     };
@@ -99,14 +100,94 @@ fn a_call_is_held_to_its_budget() {
 }
 
 #[test]
+fn a_task_has_no_more_state_than_it_may() {
+    let mut server = server();
+    server.deploy("keeps-state", "in:out", &["--state-bytes", "64kiB"]);
+    let held = |server: &Server| server.wait_until_done("keeps-state")["usage"]["state_bytes"].as_u64().unwrap();
+    let values =
+        ["put-large a 40000", "put-large b 30000", "get b", "put-large c 1000", "delete a", "put-large b 30000"];
+    server.publish("in", &values);
+    assert_eq!(held(&server), 1 + 1000 + 1 + 30_000);
+    assert_eq!(server.values("out"), ["ok", "Error::QuotaExceeded", "none", "ok", "ok", "ok"]);
+    // It is known after whatever happens, and in the calls to come.
+    server.kill_and_restart();
+    assert_eq!(held(&server), 31_002);
+    server.publish("in", &["put-large c 36000", "put-large c 34000"]);
+    assert_eq!(held(&server), 1 + 34_000 + 1 + 30_000);
+    assert_eq!(server.values("out")[6..], ["Error::QuotaExceeded", "ok"]);
+    // Whoever begins anew has nothing.
+    server.ok(&["deployment", "reset", "keeps-state", "--from", "latest", "--state", "forget"]);
+    assert_eq!(held(&server), 0);
+}
+
+#[test]
+fn groups_are_state() {
+    let server = server();
+    let file = component("aggregate-fields");
+    let deploy =
+        ["add-component", "--file", &file, "--aggregate", "in:out", "--config", "by=k", "--config", "compute=n=count"];
+    server.ok(&[&deploy[..], &["--name", "for-ever", "--state-bytes", "64kiB"]].concat());
+    let windows = ["--name", "windows", "--window", "tumbling=1s", "--idle", "100ms"];
+    server.ok(&[&deploy[..], &windows].concat());
+    let groups: Vec<String> = (0..170).map(|n| format!(r#"{{"k":"{n:0>400}"}}"#)).collect();
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    server.publish("in", &groups);
+    let described = server.wait_until_done("for-ever");
+    let held = described["usage"]["state_bytes"].as_u64().unwrap();
+    assert!((64_000..=65_536).contains(&held), "{held}");
+    let put_aside = described["tasks"][0]["events_rejected"].as_u64().unwrap();
+    let kept = server.ok(&["aggregate", "scan", "for-ever", "--json"]);
+    let kept = serde_json::from_str::<Value>(&kept).unwrap().as_array().unwrap().len() as u64;
+    assert!(kept > 100 && put_aside > 0 && kept + put_aside == 170, "{kept} {put_aside}");
+    let letter = crate::harness::json_lines(&server.ok(&["consume", "for-ever.dlq"])).remove(0);
+    let reason = letter["headers"]["nodata-reason"].as_str().unwrap();
+    assert!(reason.starts_with("the state of the task would have more than 0.0625 MiB"), "{reason}");
+    // Windows that are closed leave nothing behind.
+    let held = |described: &Value| described["usage"]["state_bytes"].as_u64().unwrap();
+    let described = server.wait_until("windows", |described| described["tasks"][0]["events_in"] == 170);
+    assert_eq!(described["tasks"][0]["events_rejected"], 0);
+    server.wait_until("windows", |described| {
+        assert_ne!(described["state"], "failed", "{described:#}");
+        held(described) == 0
+    });
+}
+
+#[test]
+fn what_was_used_is_shown() {
+    let server = server();
+    server.deploy("copies", "in:out", &[]);
+    server.publish("in", &["12345", "1234567890"]);
+    let used = server.wait_until_done("copies")["usage"].clone();
+    assert_eq!((&used["events_in"], &used["bytes_in"], &used["bytes_out"]), (&json!(2), &json!(15), &json!(15)));
+    assert!(used["cpu_us"].as_u64().unwrap() > 0 && used["memory_bytes"].as_u64().unwrap() > 1 << 20, "{used}");
+    assert_eq!(used["memory_bytes"], used["memory_bytes_peak"]);
+    // Whoever starts again goes on counting.
+    server.ok(&["deployment", "pause", "copies"]);
+    assert_eq!(server.described("copies")["usage"]["memory_bytes"], 0);
+    server.ok(&["deployment", "resume", "copies"]);
+    server.publish("in", &["1"]);
+    let again = server.wait_until("copies", |described| described["usage"]["events_in"] == 3)["usage"].clone();
+    assert_eq!(again["bytes_in"], 16);
+    assert!(again["cpu_us"].as_u64() > used["cpu_us"].as_u64(), "{used} {again}");
+    let text = server.ok(&["deployment", "describe", "copies"]);
+    assert!(text.contains(" for a million events\n"), "{text}");
+}
+
+#[test]
 fn what_a_deployment_says_is_held_to_its_budget() {
     let server = server();
     server.deploy("prints", "in:out", &["--log-rate", "5"]);
     server.deploy("measures", "in:out", &["--metric-series", "10", "--on-error", "then=pause"]);
     server.publish("in", &["a"]);
-    server.wait_until_done("prints");
+    let used = server.wait_until_done("prints")["usage"].clone();
+    let written = used["log_lines"].as_u64().unwrap();
+    // The component prints 1002 lines and a part of one, in which another second may begin.
+    assert_eq!(written % 5, 0, "{used}");
+    assert_eq!(written + used["log_lines_dropped"].as_u64().unwrap(), 1002);
     let metrics = |described: &Value| described["metrics"].as_array().unwrap().len();
-    assert_eq!(metrics(&server.wait_until_failed("measures")), 10);
+    let measures = server.wait_until_failed("measures");
+    assert_eq!(metrics(&measures), 10);
+    assert!(measures["usage"]["metrics_dropped"].as_u64().unwrap() > 900, "{measures}");
     let lines = server.ok(&["deployment", "logs", "prints"]);
     assert!(lines.contains("lines dropped: more than 5 in a second"), "{lines}");
 }

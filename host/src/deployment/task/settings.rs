@@ -3,6 +3,7 @@
 use super::TaskEnd;
 use crate::deployment::spec::{DeploymentSpec, Replay};
 use crate::deployment::status::{TaskState, TaskStatus};
+use crate::deployment::usage::TaskUsage;
 use crate::limits::FULL_WAIT;
 use crate::secrets::GrantedSecrets;
 use nodata_log::{Appended, Clock, Log, LogError, Offset, Pending, TaskKey, Tp, Transaction};
@@ -31,6 +32,7 @@ pub(crate) struct TaskSettings {
     /// The dead letters that it should process again.
     pub(crate) replay: watch::Receiver<Option<Replay>>,
     pub(crate) status: Arc<TaskStatus>,
+    pub(crate) usage: Arc<TaskUsage>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -41,6 +43,13 @@ impl TaskSettings {
             () = tokio::time::sleep(wait) => {}
             () = self.stop.cancelled() => {}
         }
+    }
+
+    /// Says how much memory an instance has after a call.
+    pub(crate) fn has_memory(&self, instance: &Instance) {
+        let memory_bytes = instance.memory_bytes();
+        self.status.update(|report| report.memory_bytes = memory_bytes);
+        self.usage.has_memory(memory_bytes);
     }
 
     /// Says something about the component in its log.
