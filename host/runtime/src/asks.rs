@@ -57,7 +57,7 @@ impl Ask {
             Ask::Metrics => "count and measure",
             Ask::Printing => "print to its log",
             Ask::Clock => "know the time, and sleep",
-            Ask::Chance => "random numbers",
+            Ask::Chance => "draw random numbers",
             Ask::Input => "read standard input",
             Ask::Environment => "read environment variables",
             Ask::Files => "read and write files",

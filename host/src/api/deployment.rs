@@ -374,7 +374,9 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
         request: Request<wire::DescribeDeploymentRequest>,
     ) -> Result<Response<wire::DescribeDeploymentResponse>, Status> {
         let view = self.deployments.describe(&request.into_inner().name).await.map_err(Refusal::from)?;
+        let imports = self.deployments.imports(&view.spec).await.map_err(Refusal::from)?;
         Ok(Response::new(wire::DescribeDeploymentResponse {
+            imports,
             deployment: Some(deployment_to_wire(&view)),
             tasks: view.tasks.iter().map(task_to_wire).collect(),
             metrics: view.metrics.into_iter().map(metric_to_wire).collect(),

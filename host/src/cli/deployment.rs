@@ -4,7 +4,7 @@ use crate::cli::add_component::{policy_text, position};
 use crate::cli::budget;
 use crate::cli::component::short;
 use crate::cli::out::{bytes, count, table, time};
-use crate::cli::{CliError, Common, usage};
+use crate::cli::{CliError, Common, grants, usage};
 use clap::{Subcommand, ValueEnum};
 use nodata_client::proto::aggregate::Window;
 use nodata_client::proto::deployment::Role;
@@ -156,6 +156,7 @@ async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliEr
             let described = deployments.describe_deployment(DescribeDeploymentRequest { name }).await?.into_inner();
             let mut json = to_json(&described.deployment.clone().unwrap_or_default());
             json["tasks"] = described.tasks.iter().map(task_to_json).collect();
+            json["asks"] = grants::to_json(&described.imports, &described.deployment.clone().unwrap_or_default());
             json["metrics"] = described.metrics.iter().map(metric_to_json).collect();
             out.show(&json, || describe(&described))
         }
@@ -234,6 +235,7 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         false => format!("secret     {inside} = secret {name}"),
     }));
     lines.extend(deployment.allow_http.iter().map(|grant| format!("http       {grant}")));
+    lines.extend(grants::lines(&described.imports, &deployment).into_iter().map(|line| format!("asks to    {line}")));
     lines.extend(budget::lines(&deployment).into_iter().map(|line| format!("budget     {line}")));
     lines.push(String::new());
     let row = |task: &Task| {

@@ -12,6 +12,7 @@ mod deployment; // deployment list|describe|pause|resume|delete|logs
 mod dlq; // dlq list|show|replay
 mod error; // how a command fails
 mod fsck; // fsck
+mod grants; // what a component asks for and a deployment is granted
 mod out; // how a command prints
 mod publish; // publish
 mod secret; // secret put|list|delete

@@ -7,7 +7,7 @@ use crate::deployment::spec::DeploymentSpec;
 use crate::deployment::task::granted;
 use crate::registry::RegistryError;
 use crate::secrets::GrantedSecrets;
-use nodata_log::LogError;
+use nodata_log::{ErrorKind, LogError, Name};
 use nodata_runtime::{Deployment, DescribedPort, Digest, Extra, GuestLog, GuestMetrics, HttpClient, Program, Share};
 use std::sync::Arc;
 
@@ -17,6 +17,15 @@ impl Deployments {
         let damaged = |what: String| RegistryError::Entry { name: spec.component.clone(), what };
         let digest: Digest = spec.digest.parse().map_err(|error| damaged(format!("{error}")))?;
         Ok(self.parts.registry.load(digest).await?)
+    }
+
+    /// What the component of a deployment imports; nothing if it is not known any more.
+    pub async fn imports(&self, spec: &DeploymentSpec) -> Result<Vec<String>, DeploymentError> {
+        match self.parts.registry.find(&Name::new(&spec.component)?, Some(&spec.digest)).await {
+            Ok(component) => Ok(component.imports),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What an instance is granted that works for no task.

@@ -81,6 +81,24 @@ fn what_nobody_can_have_is_refused() {
 }
 
 #[test]
+fn what_is_asked_for_and_what_is_granted_is_shown() {
+    let server = server();
+    let told = |more: &[&str]| {
+        server.deploy("asks-as-told", "in:out", more);
+        let text = server.ok(&["deployment", "describe", "asks-as-told"]);
+        server.ok(&["deployment", "delete", "asks-as-told"]);
+        text.lines().filter(|line| line.starts_with("asks to ")).map(|line| line[11..].to_owned()).collect::<Vec<_>>()
+    };
+    let nothing = told(&[]);
+    assert_eq!(nothing[0], "send HTTP requests; not granted");
+    assert!(nothing.contains(&"print to its log; granted, as to every component".to_owned()), "{nothing:?}");
+    assert!(nothing.contains(&"read environment variables; never granted".to_owned()), "{nothing:?}");
+    let something = told(&["--allow-http", "GET https://api.example.com"]);
+    assert_eq!(something[0], "send HTTP requests; granted: GET https://api.example.com");
+    assert_eq!(something[1..], nothing[1..]);
+}
+
+#[test]
 fn a_call_is_held_to_its_budget() {
     assert_eq!(
         fails_with("grows", &["--config", "mebibytes=16", "--memory", "8MiB"]),

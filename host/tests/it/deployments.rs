@@ -49,7 +49,7 @@ fn a_deployment_is_made_listed_and_described() {
         assert_eq!(task["partition"], partition);
         assert_eq!((&task["state"], &task["attempts"], &task["reason"]), (&json!("running"), &json!(0), &json!("")));
     }
-    for varies in ["tasks", "created", "budget", "budget_asked", "usage"] {
+    for varies in ["tasks", "created", "budget", "budget_asked", "usage", "asks"] {
         described.as_object_mut().unwrap().remove(varies).unwrap();
     }
     let expected = json!({
@@ -62,7 +62,8 @@ fn a_deployment_is_made_listed_and_described() {
     let begin = format!("deployment copies: running, lag 0\ncomponent  copies ({short})\ntopics     in -> out\n");
     assert!(text.starts_with(&begin), "{text}");
     assert!(
-        text.contains("config     a = 1\nbudget     memory           256.0 MiB (default)\n")
+        text.contains("config     a = 1\nasks to    ")
+            && text.contains("budget     memory           256.0 MiB (default)\n")
             && text.contains("\n\nPARTITION  STATE    POSITION  LAG  IN  OUT  REJECTED  SKIPPED  MEMORY"),
         "{text}"
     );
