@@ -20,7 +20,7 @@ use nodata_log::{
     Tp, ValueType,
 };
 use nodata_runtime::{
-    Compiler, Deployment, GuestLog, Input, InstanceLimits, InstanceSettings, Port, Runtime, RuntimeOptions,
+    Compiler, Deployment, GuestLog, Input, InstanceLimits, InstanceSettings, Port, Runtime, RuntimeOptions, Share,
 };
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -202,12 +202,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
             task,
             log: Arc::new(ModelLog::new(clock)),
         };
-        let instance = runtime.spawn(async move { program.instantiate(settings).await }).await??;
+        let instance = runtime.spawn(&Share::default(), async move { program.instantiate(settings).await }).await??;
         instances.push((name, instance));
     }
 
     // Both sides work on the same thread, a guest thread.
-    let table = runtime.spawn(async move {
+    let table = runtime.spawn(&Share::default(), async move {
         let mut rows = Vec::new();
         let sizes = match profile {
             Some(size) => vec![size],

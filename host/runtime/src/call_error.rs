@@ -5,6 +5,7 @@ use crate::imports::types::GuestError;
 use crate::limits::{ERROR_BYTES_MAX, FUNCTION_NAME_BYTES_MAX, GUEST_STACK_BYTES};
 use crate::memory::Refusal;
 use crate::rows::cut;
+use crate::state::StateError;
 use nodata_log::ErrorKind;
 use std::fmt;
 use std::time::Duration;
@@ -54,6 +55,9 @@ pub enum CallErrorReason {
     OutOfMemory { bytes_max: u64 },
     #[error("all components together wanted more than {} of memory", mebibytes(*bytes_max))]
     OutOfHostMemory { bytes_max: u64 },
+    /// What the host would keep for the component is more than the task may have.
+    #[error("the state of the task would have more than {}", mebibytes(*bytes_max))]
+    OutOfState { bytes_max: u64 },
     #[error("the component wanted a table of more than {elements_max} elements")]
     OutOfTable { elements_max: usize },
     /// An earlier call ended the instance.
@@ -124,6 +128,20 @@ impl CallError {
         }
     }
 
+    /// The task would have more state than it may.
+    pub fn out_of_state(bytes_max: u64) -> Self {
+        Self::new(CallErrorReason::OutOfState { bytes_max })
+    }
+
+    /// What was written could not be counted. Nothing is wrong with the component, and later it may be possible.
+    pub(crate) fn state(error: StateError) -> Self {
+        let what = match error {
+            StateError::Denied(what) | StateError::Unavailable(what) => what,
+            StateError::QuotaExceeded => "it is full".to_owned(),
+        };
+        Self::new(CallErrorReason::Transient(format!("the state could not be read: {what}")))
+    }
+
     /// A call that did not return in time.
     pub(crate) fn out_of_time(max: Duration, guest: &Guest) -> Self {
         Self::with_stderr(CallErrorReason::OutOfTime { max }, guest.stderr.tail())
@@ -154,7 +172,10 @@ impl CallError {
 
     /// Whether the instance can still be called.
     pub fn instance_lives(&self) -> bool {
-        matches!(self.reason(), CallErrorReason::Transient(_) | CallErrorReason::Permanent(_))
+        matches!(
+            self.reason(),
+            CallErrorReason::Transient(_) | CallErrorReason::Permanent(_) | CallErrorReason::OutOfState { .. }
+        )
     }
 
     /// What the caller should do.
@@ -171,6 +192,7 @@ impl CallError {
             | CallErrorReason::OutOfTime { .. }
             | CallErrorReason::OutOfMemory { .. }
             | CallErrorReason::OutOfHostMemory { .. }
+            | CallErrorReason::OutOfState { .. }
             | CallErrorReason::OutOfTable { .. } => ErrorKind::Exhausted,
             CallErrorReason::Host(_) => ErrorKind::Internal,
         }

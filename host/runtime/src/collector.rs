@@ -117,6 +117,7 @@ impl Collector {
             deferred: self.deferred.take(),
             checkpoint: self.checkpoint.take(),
             state,
+            state_grown: 0,
             memory: None,
         };
         (self.bytes, self.events, self.reasons_bytes, self.rejects_ignored) = (0, 0, 0, 0);

@@ -5,7 +5,7 @@ use crate::guest_metrics::GuestMetrics;
 use crate::http::HttpClient;
 use crate::limits::{
     CALL_CPU, CALL_WALL, INSTANCE_MEMORY_BYTES, OUTPUT_BYTES_MAX, OUTPUT_EVENTS_MAX, START_CPU, START_WALL,
-    STATE_WRITE_BYTES_MAX,
+    STATE_BYTES, STATE_WRITE_BYTES_MAX,
 };
 use crate::output::Port;
 use crate::secret::Secret;
@@ -49,6 +49,8 @@ pub struct InstanceLimits {
     pub output_events: u64,
     /// Bytes a call may write to state tables; at most [`STATE_WRITE_BYTES_MAX`].
     pub state_write_bytes: u64,
+    /// Bytes of keys and values that the state tables of a task may have, as whoever counts them says.
+    pub state_bytes: u64,
 }
 
 impl Default for InstanceLimits {
@@ -62,6 +64,7 @@ impl Default for InstanceLimits {
             output_bytes: OUTPUT_BYTES_MAX,
             output_events: OUTPUT_EVENTS_MAX,
             state_write_bytes: STATE_WRITE_BYTES_MAX,
+            state_bytes: STATE_BYTES,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::imports::wasi::{self, Requests};
 use crate::input::InputColumns;
 use crate::limits::{RESOURCES_MAX, TICK_MS};
 use crate::memory::{HostMemory, InstanceMemory};
-use crate::state::{StateStore, StateTables};
+use crate::state::{StateBounds, StateStore, StateTables};
 use crate::stdio::GuestStream;
 use nodata_log::Clock;
 use std::sync::Arc;
@@ -53,6 +53,7 @@ impl Guest {
         let stderr = GuestStream::new(deployment.log.clone(), LogSource::Stderr, partition);
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
+        let state_bounds = StateBounds { write_bytes: limits.state_write_bytes, bytes: limits.state_bytes };
         let mut collector = Collector::new(deployment.ports.clone(), limits.output_bytes, limits.output_events);
         match role {
             Role::Source => collector.take_checkpoints(),
@@ -66,7 +67,7 @@ impl Guest {
             calls: 0,
             input: None,
             collector: Some(Box::new(collector)),
-            state: StateTables::new(state, limits.state_write_bytes),
+            state: StateTables::new(state, state_bounds),
             wasi: wasi::context(stdout, stderr.clone(), clock.clone()),
             http: wasi::http_context(),
             hooks: Requests::new(deployment.http.clone(), deployment.log.clone(), partition),

@@ -6,6 +6,7 @@
 use crate::limits::{LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX, LOG_LINES_PER_SECOND};
 use nodata_log::{Clock, TimestampUs};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -33,6 +34,7 @@ pub struct LogLine {
 /// The log of a deployment.
 pub struct GuestLog {
     clock: Arc<dyn Clock>,
+    lines_per_second: AtomicU32,
     ring: Mutex<Ring>,
     last: watch::Sender<u64>,
 }
@@ -45,15 +47,35 @@ struct Ring {
     /// The second that is being counted, by its beginning.
     second_us: TimestampUs,
     lines_in_second: u32,
-    /// Lines that were not taken, and where the last one came from.
+    /// Lines that were not taken and not told of, and where the last one came from.
     dropped: u64,
     dropped_from: u32,
+    counts: LogCounts,
+}
+
+/// What came of the lines of components, so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogCounts {
+    pub written: u64,
+    /// More than were allowed in a second.
+    pub dropped: u64,
 }
 
 impl GuestLog {
     /// An empty log.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, ring: Mutex::default(), last: watch::Sender::new(0) }
+        let lines_per_second = AtomicU32::new(LOG_LINES_PER_SECOND);
+        Self { clock, lines_per_second, ring: Mutex::default(), last: watch::Sender::new(0) }
+    }
+
+    /// How many lines components may write in a second, from now on.
+    pub fn set_lines_per_second(&self, lines: u32) {
+        self.lines_per_second.store(lines, Ordering::Relaxed);
+    }
+
+    /// How many lines components wrote so far.
+    pub fn counts(&self) -> LogCounts {
+        self.ring().counts
     }
 
     /// Adds a line that this host has to say about the component.
@@ -63,20 +85,23 @@ impl GuestLog {
 
     pub(crate) fn write(&self, source: LogSource, partition: u32, text: &[u8]) {
         let now_us = self.clock.now_us();
+        let lines_per_second = self.lines_per_second.load(Ordering::Relaxed);
         let mut ring = self.ring();
         if !(0..1_000_000).contains(&now_us.wrapping_sub(ring.second_us)) {
-            ring.tell_dropped(now_us);
+            ring.tell_dropped(now_us, lines_per_second);
             ring.second_us = now_us;
             ring.lines_in_second = 0;
         }
         // The host is not what floods a log.
         if source != LogSource::Host {
-            if ring.lines_in_second >= LOG_LINES_PER_SECOND {
+            if ring.lines_in_second >= lines_per_second {
                 ring.dropped += 1;
+                ring.counts.dropped += 1;
                 ring.dropped_from = partition;
                 return;
             }
             ring.lines_in_second += 1;
+            ring.counts.written += 1;
         }
         ring.push(now_us, source, partition, readable(text));
         let last = ring.last;
@@ -87,7 +112,7 @@ impl GuestLog {
     /// The lines after this number that are still there, in order.
     pub fn since(&self, number: u64) -> Vec<LogLine> {
         let mut ring = self.ring();
-        ring.tell_dropped(self.clock.now_us());
+        ring.tell_dropped(self.clock.now_us(), self.lines_per_second.load(Ordering::Relaxed));
         let first = ring.lines.front().map_or(0, |line| line.number);
         let known = (number + 1).saturating_sub(first) as usize;
         ring.lines.iter().skip(known).cloned().collect()
@@ -115,10 +140,10 @@ impl Ring {
         }
     }
 
-    fn tell_dropped(&mut self, now_us: TimestampUs) {
+    fn tell_dropped(&mut self, now_us: TimestampUs, lines_per_second: u32) {
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
-            let text = format!("{dropped} lines dropped: more than {LOG_LINES_PER_SECOND} in a second");
+            let text = format!("{dropped} lines dropped: more than {lines_per_second} in a second");
             self.push(now_us, LogSource::Host, self.dropped_from, text);
         }
     }
@@ -220,6 +245,20 @@ mod tests {
             log.since(0).last().map(|line| line.text.as_str()),
             Some("11 lines dropped: more than 200 in a second")
         );
+    }
+
+    #[test]
+    fn how_many_lines_are_too_many_is_set() {
+        let (log, clock) = log();
+        log.set_lines_per_second(2);
+        (0..5).for_each(|_| log.write(LogSource::Stderr, 0, b"again"));
+        assert_eq!(log.counts(), LogCounts { written: 2, dropped: 3 });
+        clock.0.store(1_000_000, Ordering::Relaxed);
+        assert_eq!(texts(&log.since(2)), ["3 lines dropped: more than 2 in a second"]);
+        // What was told counts once, and a note of the host is no line of a component.
+        log.note(0, "a note");
+        log.write(LogSource::Stderr, 0, b"later");
+        assert_eq!(log.counts(), LogCounts { written: 3, dropped: 3 });
     }
 
     #[test]

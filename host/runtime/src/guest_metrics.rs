@@ -1,6 +1,6 @@
 //! The numbers that the components of a deployment keep about their work.
 
-use crate::limits::{METRIC_ATTRIBUTE_BYTES_MAX, METRIC_ATTRIBUTES_MAX, METRIC_NAME_BYTES_MAX, METRIC_SERIES_MAX};
+use crate::limits::{METRIC_ATTRIBUTE_BYTES_MAX, METRIC_ATTRIBUTES_MAX, METRIC_NAME_BYTES_MAX, METRIC_SERIES};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,10 +10,17 @@ pub struct GuestMetrics {
     registry: Mutex<Registry>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Registry {
     series: BTreeMap<SeriesKey, MetricValue>,
+    series_max: usize,
     dropped: u64,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { series: BTreeMap::new(), series_max: METRIC_SERIES, dropped: 0 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +97,11 @@ impl Observation {
 }
 
 impl GuestMetrics {
+    /// How many series there may be, from now on. Those that there are stay.
+    pub fn set_series_max(&self, series_max: usize) {
+        self.registry().series_max = series_max;
+    }
+
     /// Everything recorded so far.
     pub fn snapshot(&self) -> MetricsSnapshot {
         let registry = self.registry();
@@ -99,6 +111,11 @@ impl GuestMetrics {
             value,
         });
         MetricsSnapshot { series: series.collect(), dropped: registry.dropped }
+    }
+
+    /// Observations that were not taken because of a limit.
+    pub fn dropped(&self) -> u64 {
+        self.registry().dropped
     }
 
     pub(crate) fn record(&self, name: String, mut attributes: Vec<(String, String)>, observation: Observation) {
@@ -112,10 +129,10 @@ impl GuestMetrics {
             return;
         }
         let key = SeriesKey { name, kind: observation.kind(), attributes };
-        let series_count = registry.series.len();
+        let (series_count, series_max) = (registry.series.len(), registry.series_max);
         match registry.series.get_mut(&key) {
             Some(value) => observation.apply(value),
-            None if series_count < METRIC_SERIES_MAX => {
+            None if series_count < series_max => {
                 registry.series.insert(key, observation.first());
             }
             None => registry.dropped += 1,
@@ -172,7 +189,7 @@ mod tests {
     #[test]
     fn what_is_too_much_is_counted() {
         let metrics = GuestMetrics::default();
-        for n in 0..METRIC_SERIES_MAX + 3 {
+        for n in 0..METRIC_SERIES + 3 {
             metrics.record(format!("series-{n}"), Vec::new(), Observation::Add(1));
         }
         metrics.record("series-1".to_owned(), Vec::new(), Observation::Add(1));
@@ -181,7 +198,16 @@ mod tests {
         metrics.record("series-1".to_owned(), attributes(&[("a", &long)]), Observation::Add(1));
         metrics.record("series-1".to_owned(), attributes(&[("a", "b"); 9]), Observation::Add(1));
         let snapshot = metrics.snapshot();
-        assert_eq!(snapshot.series.len(), METRIC_SERIES_MAX);
+        assert_eq!(snapshot.series.len(), METRIC_SERIES);
         assert_eq!(snapshot.dropped, 6);
+
+        // Fewer than there are: they stay. More: there is room again.
+        metrics.set_series_max(1);
+        metrics.record("series-2".to_owned(), Vec::new(), Observation::Add(1));
+        metrics.record("another".to_owned(), Vec::new(), Observation::Add(1));
+        assert_eq!((metrics.snapshot().series.len(), metrics.snapshot().dropped), (METRIC_SERIES, 7));
+        metrics.set_series_max(METRIC_SERIES + 1);
+        metrics.record("another".to_owned(), Vec::new(), Observation::Add(1));
+        assert_eq!((metrics.snapshot().series.len(), metrics.snapshot().dropped), (METRIC_SERIES + 1, 7));
     }
 }

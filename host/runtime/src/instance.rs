@@ -287,6 +287,13 @@ impl Instance {
         self.live.as_ref().map_or(0, |live| live.store.data().memory.used())
     }
 
+    /// Says how many bytes of keys and values the state tables of its task have before the next call.
+    pub fn holds_state(&mut self, bytes: u64) {
+        if let Some(live) = &mut self.live {
+            live.store.data_mut().state.hold(bytes);
+        }
+    }
+
     /// Makes ready for calls about this input; whatever the last ones left is gone.
     fn begin(&mut self, input: Option<Input>) -> Result<Exports, CallError> {
         let Some(live) = &mut self.live else { return Err(ended()) };
@@ -373,11 +380,11 @@ impl Instance {
         let Some(live) = &mut self.live else { return Err(ended()) };
         let guest = live.store.data_mut();
         guest.input = None;
-        let state = guest.state.finish();
+        let (state, state_grown) = guest.state.finish().map_err(CallError::state)?;
         let host = |what: String| CallError::new(CallErrorReason::Host(what));
         let collector = guest.collector.as_mut().ok_or_else(|| host("the collector is gone".to_owned()))?;
         let output = collector.finish(state).map_err(|error| host(error.to_string()))?;
-        Ok(Output { memory, ..output })
+        Ok(Output { memory, state_grown, ..output })
     }
 }
 

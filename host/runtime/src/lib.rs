@@ -12,6 +12,7 @@ mod secret; // a value that is for one component
 
 // The way of an upload.
 mod accept; // what must be true of it
+mod asks; // what it wants, in words
 mod cache; // compiled components on the disk
 mod compile; // in a child that can be killed
 mod inspect; // what a file is, before it is compiled
@@ -35,16 +36,17 @@ mod http; // requests of components to the outside
 mod memory; // how much they have
 mod runtime; // the component host of a server
 mod stdio; // lines for the log
-mod threads; // where guests run
+mod threads; // where guests run, each in its share of the time
 
 pub use crate::http::{HttpClient, HttpGrant, HttpGrantError};
 pub use accept::{AcceptError, ComponentInfo};
+pub use asks::{Ask, Grant, asks};
 pub use call_error::{CallError, CallErrorReason};
 pub use compile::{CompileError, CompileLimits, Compiler, child_main};
 pub use contract::{Extra, Role};
 pub use deployment::{Deployment, InstanceLimits};
 pub use digest::{Digest, DigestError};
-pub use guest_log::{GuestLog, LogLine, LogSource};
+pub use guest_log::{GuestLog, LogCounts, LogLine, LogSource};
 pub use guest_metrics::{GuestMetrics, MetricSeries, MetricValue, MetricsSnapshot};
 pub use input::{Input, InputError};
 pub use instance::{Groups, Instance, SourceStatus};
@@ -53,3 +55,4 @@ pub use ports::{DescribedPort, Direction};
 pub use program::{InstanceSettings, Program, TrialError};
 pub use runtime::{Runtime, RuntimeOptions, StartError, inspect_component};
 pub use secret::Secret;
+pub use threads::{Share, Work, WorkEnded};

@@ -54,11 +54,26 @@ pub const COMPILE_MESSAGE_BYTES_MAX: u64 = 16 << 10;
 /// in ticks. Shorter ones would cost switches, longer ones would make neighbours wait.
 pub const TICK_MS: u64 = 10;
 
-/// Processor time of one call.
-pub const CALL_CPU: Duration = Duration::from_secs(5);
+/// Weight of a deployment where guest threads are scarce: whoever has twice as much has twice the time. A deployment between the
+/// bounds may be a hundred times more important than usual, or a hundred times less, and is still served.
+pub const CPU_WEIGHT: u32 = 100;
+pub const CPU_WEIGHT_MIN: u32 = 1;
+pub const CPU_WEIGHT_MAX: u32 = 10_000;
 
-/// Longest call by the clock: what bounds a guest that waits instead of computing.
+/// Ticks that a deployment may be behind the others: what it did not ask for is not saved up beyond that. Less, and one that runs on
+/// one thread all the time would lose it to one that waits.
+pub const CPU_CREDIT_TICKS: u64 = 2;
+
+/// Processor time of one call. At least a tick, because nothing shorter is counted; at most so much that a call which will never end
+/// is found out the same day.
+pub const CALL_CPU: Duration = Duration::from_secs(5);
+pub const CALL_CPU_MIN: Duration = Duration::from_millis(TICK_MS);
+pub const CALL_CPU_MAX: Duration = Duration::from_secs(600);
+
+/// Longest call by the clock: what bounds a guest that waits instead of computing. A server that stops does not wait for the longest.
 pub const CALL_WALL: Duration = Duration::from_secs(60);
+pub const CALL_WALL_MIN: Duration = CALL_CPU_MIN;
+pub const CALL_WALL_MAX: Duration = Duration::from_secs(3600);
 
 /// Processor time until an instance has started.
 pub const START_CPU: Duration = Duration::from_secs(5);
@@ -68,6 +83,9 @@ pub const START_WALL: Duration = Duration::from_secs(30);
 
 /// Memory of one instance in bytes: the sum of its linear memories. A growth beyond it fails inside the guest.
 pub const INSTANCE_MEMORY_BYTES: u64 = 256 << 20;
+
+/// The least of it: the smallest components in Rust begin with 17 pages of 64 KiB. The most is what all have together.
+pub const INSTANCE_MEMORY_BYTES_MIN: u64 = 1 << 20;
 
 /// Memory of all instances together in bytes. The one that asks for more is refused.
 pub const HOST_MEMORY_BYTES: u64 = 2 << 30;
@@ -142,11 +160,20 @@ pub const INPUT_BYTES_MAX: u64 = nodata_log::limits::FRAME_BYTES_MAX;
 /// Bytes of ids, keys, values and headers that one call may emit. Emitting more is answered with `budget-exceeded`.
 pub const OUTPUT_BYTES_MAX: u64 = 32 << 20;
 
+/// The least that a call may be allowed to emit: less would not hold one event of some length.
+pub const OUTPUT_BYTES_MIN: u64 = 64 << 10;
+
 /// Events that one call may emit. Emitting more is answered with `budget-exceeded`.
 pub const OUTPUT_EVENTS_MAX: u64 = 1 << 18;
 
 /// Bytes of keys and values that one call may write to state tables. Writing more is answered with `quota-exceeded`.
 pub const STATE_WRITE_BYTES_MAX: u64 = 16 << 20;
+
+/// Bytes of keys and values that the state tables of a task may have. What would be more is answered with `quota-exceeded`. They are
+/// on the disk and not in memory. A million groups of an aggregate have some hundred megabytes.
+pub const STATE_BYTES: u64 = 4 << 30;
+pub const STATE_BYTES_MIN: u64 = 64 << 10;
+pub const STATE_BYTES_MAX: u64 = 1 << 40;
 
 /// Bytes that a component may save of its memory. They are written whole with each call that changed them; saving more is an error of
 /// the call.
@@ -207,11 +234,17 @@ pub const LOG_LINES_MAX: usize = 1000;
 /// Bytes of lines that are kept for a deployment. The oldest go first.
 pub const LOG_BYTES_MAX: usize = 256 << 10;
 
-/// Lines a deployment may write in a second. What is more is counted, and the count is written down.
+/// Lines a deployment may write in a second. What is more is counted, and the count is written down. At most so many that the lines
+/// of a tenth of a second are still there when somebody looks.
 pub const LOG_LINES_PER_SECOND: u32 = 200;
+pub const LOG_LINES_PER_SECOND_MIN: u32 = 1;
+pub const LOG_LINES_PER_SECOND_MAX: u32 = 10_000;
 
-/// Series of metrics of a deployment. Observations for one more are dropped and counted.
-pub const METRIC_SERIES_MAX: usize = 100;
+/// Series of metrics of a deployment. Observations for one more are dropped and counted. All of them are in the answer to whoever
+/// describes it, so there cannot be very many.
+pub const METRIC_SERIES: usize = 100;
+pub const METRIC_SERIES_MIN: usize = 1;
+pub const METRIC_SERIES_MAX: usize = 1000;
 
 /// Bytes of the name of a metric. Observations of a longer one are dropped and counted.
 pub const METRIC_NAME_BYTES_MAX: usize = 100;

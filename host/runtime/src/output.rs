@@ -32,6 +32,8 @@ pub struct Output {
     pub checkpoint: Option<Bytes>,
     /// One for each table.
     pub state: Vec<StateChange>,
+    /// By how many bytes of keys and values the state tables have more with these changes.
+    pub state_grown: i64,
     /// What the instance keeps in memory now, of a component that wants that to last.
     pub memory: Option<Bytes>,
 }

@@ -13,7 +13,7 @@ use crate::inspect::inspect;
 use crate::instance::Instance;
 use crate::limits::HOST_MEMORY_BYTES;
 use crate::program::{Machine, Program, ProgramInner};
-use crate::threads::GuestThreads;
+use crate::threads::{GuestThreads, Share, Work};
 use bytes::Bytes;
 use nodata_log::{Clock, ErrorKind};
 use std::collections::{BTreeMap, HashMap};
@@ -23,7 +23,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 use wasmtime::component::Component;
 
 /// How a component host is set up.
@@ -211,9 +210,10 @@ impl Runtime {
             http: None,
             limits: InstanceLimits::default(),
         });
+        let share = Share::default();
         for role in program.roles() {
             let (program, deployment) = (program.inner.clone(), deployment.clone());
-            let started = self.spawn(async move {
+            let started = self.spawn(&share, async move {
                 Instance::try_start(&program, role, deployment, 0, None).await.map(|started| started.map(drop))
             });
             match started.await {
@@ -235,13 +235,14 @@ impl Runtime {
         (!grants.is_empty()).then(|| HttpClient::new(self.shared.http.clone(), grants.to_vec()))
     }
 
-    /// Runs a future on the guest threads: the place for everything that calls an [`Instance`].
-    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    /// Runs a future on the guest threads, in the time of this share: the place for everything that calls an [`Instance`]. It goes on
+    /// when the answer is dropped.
+    pub fn spawn<F>(&self, share: &Share, future: F) -> Work<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.shared.threads.spawn(future)
+        self.shared.threads.spawn(share, future)
     }
 
     /// Bytes of linear memory of all instances together.

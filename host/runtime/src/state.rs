@@ -4,7 +4,7 @@ use crate::limits::{STATE_ANSWER_BYTES_MAX, STATE_SCAN_BYTES_MAX, STATE_SCAN_ENT
 use bytes::Bytes;
 use nodata_log::limits::{STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 use nodata_log::{Log, LogError, Name, StateChange, StateScan, TaskKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -34,19 +34,44 @@ const GET_KEYS: usize = 256;
 
 type Writes = BTreeMap<Bytes, Option<Bytes>>;
 
+/// How much of its state a task may have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StateBounds {
+    /// Bytes of keys and values that one call may write.
+    pub(crate) write_bytes: u64,
+    /// Bytes of keys and values that the task may have.
+    pub(crate) bytes: u64,
+}
+
 /// The tables of a task in one call.
 pub(crate) struct StateTables {
     /// `None`: an instance that is only tried out has no tables.
     store: Option<StateStore>,
     writes: BTreeMap<Name, Writes>,
     bytes: u64,
-    bytes_max: u64,
+    bounds: StateBounds,
     is_read_only: bool,
+    /// Bytes of the task before the call.
+    held: u64,
+    /// Bytes of entries before the call, of those that were looked up in it.
+    known: BTreeMap<Name, HashMap<Bytes, u64>>,
+    /// By how much the task has more with the writes. `None`: nobody has looked yet, because it is not more than it may be even if all
+    /// of them are new.
+    grown: Option<i64>,
 }
 
 impl StateTables {
-    pub(crate) fn new(store: Option<StateStore>, bytes_max: u64) -> Self {
-        Self { store, writes: BTreeMap::new(), bytes: 0, bytes_max, is_read_only: false }
+    pub(crate) fn new(store: Option<StateStore>, bounds: StateBounds) -> Self {
+        Self {
+            store,
+            writes: BTreeMap::new(),
+            bytes: 0,
+            bounds,
+            is_read_only: false,
+            held: 0,
+            known: BTreeMap::new(),
+            grown: None,
+        }
     }
 
     /// Forgets what the last call wrote.
@@ -54,6 +79,13 @@ impl StateTables {
         self.writes.clear();
         self.bytes = 0;
         self.is_read_only = false;
+        self.known.clear();
+        self.grown = None;
+    }
+
+    /// Says how many bytes the task has.
+    pub(crate) fn hold(&mut self, bytes: u64) {
+        self.held = bytes;
     }
 
     /// Refuses what the call in hand writes, because nothing of it is committed.
@@ -61,9 +93,73 @@ impl StateTables {
         self.is_read_only = true;
     }
 
-    /// What the call wrote, one change for each table.
-    pub(crate) fn finish(&mut self) -> Vec<StateChange> {
-        self.bytes = 0;
+    /// What the call wrote, one change for each table, and by how much the task has more with it.
+    pub(crate) fn finish(&mut self) -> Result<(Vec<StateChange>, i64), StateError> {
+        let grown = self.grown()?;
+        let writes = self.take_writes();
+        self.begin();
+        Ok((writes, grown))
+    }
+
+    /// By how much the task has more with what was written so far.
+    fn grown(&mut self) -> Result<i64, StateError> {
+        if let Some(grown) = self.grown {
+            return Ok(grown);
+        }
+        let mut grown = 0;
+        for (table, writes) in std::mem::take(&mut self.writes) {
+            let before = self.before(&table, writes.keys());
+            grown += writes.iter().map(|(key, value)| present_bytes(key, value.as_ref()) as i64).sum::<i64>();
+            self.writes.insert(table, writes);
+            grown -= before? as i64;
+        }
+        self.grown = Some(grown);
+        Ok(grown)
+    }
+
+    /// Bytes that these entries had before the call, all together.
+    fn before<'a>(&mut self, table: &Name, keys: impl Iterator<Item = &'a Bytes>) -> Result<u64, StateError> {
+        let known = self.known.entry(table.clone()).or_default();
+        let mut bytes = 0;
+        let mut unknown = Vec::new();
+        for key in keys {
+            match known.get(key) {
+                Some(before) => bytes += before,
+                None => unknown.push(key.clone()),
+            }
+        }
+        let Some(StateStore { task, log }) = &self.store else { return Ok(bytes) };
+        for keys in unknown.chunks(GET_KEYS) {
+            for (key, value) in keys.iter().zip(log.state_get(*task, table, keys)?) {
+                let before = present_bytes(key, value.as_ref());
+                known.insert(key.clone(), before);
+                bytes += before;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// By how much the task would have more with these entries on top of what was written, and how much more that is than without.
+    fn grown_with(&mut self, table: &Name, entries: &[(Bytes, Option<Bytes>)]) -> Result<(i64, i64), StateError> {
+        let grown = self.grown()?;
+        // Of equal keys the last one counts.
+        let entries: BTreeMap<&Bytes, Option<&Bytes>> =
+            entries.iter().map(|(key, value)| (key, value.as_ref())).collect();
+        let written = self.writes.get(table);
+        let mut more = 0;
+        let mut others = Vec::new();
+        for (key, value) in entries {
+            more += present_bytes(key, value) as i64;
+            match written.and_then(|written| written.get(key)) {
+                Some(written) => more -= present_bytes(key, written.as_ref()) as i64,
+                None => others.push(key),
+            }
+        }
+        more -= self.before(table, others.into_iter())? as i64;
+        Ok((grown + more, more))
+    }
+
+    fn take_writes(&mut self) -> Vec<StateChange> {
         let writes = std::mem::take(&mut self.writes).into_iter();
         writes.map(|(table, entries)| StateChange { table, entries: entries.into_iter().collect() }).collect()
     }
@@ -74,17 +170,26 @@ impl StateTables {
     }
 
     /// One value for each key, in order.
-    pub(crate) fn get(&self, table: &Name, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, StateError> {
-        let StateStore { task, log } = self.store()?;
+    pub(crate) fn get(&mut self, table: &Name, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, StateError> {
+        let StateStore { task, log } = self.store()?.clone();
         keys.iter().try_for_each(check_key)?;
         let written = self.writes.get(table);
+        if !self.known.contains_key(table) {
+            self.known.insert(table.clone(), HashMap::new());
+        }
+        let mut known = self.known.get_mut(table);
         let mut values = Vec::with_capacity(keys.len());
         let mut bytes = 0;
         for keys in keys.chunks(GET_KEYS) {
             let own = |key: &Bytes| written.and_then(|written| written.get(key)).cloned();
             let asked: Vec<Bytes> = keys.iter().filter(|key| own(key).is_none()).cloned().collect();
             let mut stored =
-                if asked.is_empty() { Vec::new() } else { log.state_get(*task, table, &asked)? }.into_iter();
+                if asked.is_empty() { Vec::new() } else { log.state_get(task, table, &asked)? }.into_iter();
+            // Whoever reads mostly writes next.
+            if let Some(known) = &mut known {
+                let sizes = asked.iter().zip(stored.as_slice());
+                known.extend(sizes.map(|(key, value)| (key.clone(), present_bytes(key, value.as_ref()))));
+            }
             for key in keys {
                 let value = own(key).unwrap_or_else(|| stored.next().flatten());
                 bytes += value.as_ref().map_or(0, Bytes::len);
@@ -115,7 +220,15 @@ impl StateTables {
             }
         }
         let added: u64 = entries.iter().map(|(key, value)| entry_bytes(key, value.as_ref())).sum();
-        let (bytes, bytes_max) = (self.bytes + added, self.bytes_max);
+        let (bytes, bytes_max) = (self.bytes + added, self.bounds.write_bytes);
+        let mut grown = None;
+        if self.grown.is_some() || self.held.saturating_add(bytes) > self.bounds.bytes {
+            let (all, more) = self.grown_with(table, &entries)?;
+            if more > 0 && self.held.saturating_add_signed(all) > self.bounds.bytes {
+                return Err(StateError::QuotaExceeded);
+            }
+            grown = Some(all);
+        }
         let written = self.writes.entry(table.clone()).or_default();
         if bytes > bytes_max {
             // What the new entries replace makes room, but finding that out is only worth it now.
@@ -126,6 +239,7 @@ impl StateTables {
             }
         }
         self.bytes = bytes;
+        self.grown = grown;
         for (key, value) in entries {
             let key_bytes = key.len() as u64;
             if let Some(before) = written.insert(key, value) {
@@ -209,6 +323,11 @@ fn entry_bytes(key: &Bytes, value: Option<&Bytes>) -> u64 {
     (key.len() + value.map_or(0, Bytes::len)) as u64
 }
 
+/// The same, where a deletion leaves nothing.
+fn present_bytes(key: &Bytes, value: Option<&Bytes>) -> u64 {
+    value.map_or(0, |value| (key.len() + value.len()) as u64)
+}
+
 fn check_key(key: &Bytes) -> Result<(), StateError> {
     match key.len() {
         0 => Err(StateError::Denied("an empty key".to_owned())),
@@ -235,7 +354,11 @@ mod tests {
     type Entries = Vec<(Bytes, Option<Bytes>)>;
 
     /// Tables over a log in which these entries are committed.
-    fn tables(committed: Entries, bytes_max: u64) -> StateTables {
+    fn tables(committed: Entries, write_bytes: u64) -> StateTables {
+        bounded(committed, StateBounds { write_bytes, bytes: u64::MAX })
+    }
+
+    fn bounded(committed: Entries, bounds: StateBounds) -> StateTables {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let log = Arc::new(ModelLog::new(Arc::new(SystemClock)));
         runtime.block_on(async {
@@ -247,7 +370,7 @@ mod tests {
                 Transaction { task: TASK, epoch: lease.epoch, expect: None, next: 1, appends: Vec::new(), state };
             log.commit(transaction).unwrap().await.unwrap();
         });
-        StateTables::new(Some(StateStore { task: TASK, log }), bytes_max)
+        StateTables::new(Some(StateStore { task: TASK, log }), bounds)
     }
 
     fn bytes(text: &str) -> Bytes {
@@ -270,12 +393,17 @@ mod tests {
             count_max in 0usize..6,
         ) {
             let mut expected = BTreeMap::new();
-            for (key, value) in committed.iter().chain(&written) {
-                match value {
-                    Some(value) => drop(expected.insert(key.clone(), value.clone())),
-                    None => drop(expected.remove(key)),
+            let apply = |entries: &Entries, to: &mut BTreeMap<Bytes, Bytes>| {
+                for (key, value) in entries {
+                    match value {
+                        Some(value) => drop(to.insert(key.clone(), value.clone())),
+                        None => drop(to.remove(key)),
+                    }
                 }
-            }
+                to.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() as i64
+            };
+            let held = apply(&committed, &mut expected);
+            let holds = apply(&written, &mut expected);
             let mut tables = tables(committed, u64::MAX);
             for chunk in written.chunks(3) {
                 tables.put(&table(), chunk.to_vec()).unwrap();
@@ -291,9 +419,49 @@ mod tests {
             prop_assert_eq!(got, keys.iter().map(|key| expected.get(key).cloned()).collect::<Vec<_>>());
 
             let counted = tables.bytes;
-            let change = tables.finish();
+            let (change, grown) = tables.finish().unwrap();
             prop_assert_eq!(change.iter().map(StateChange::bytes).sum::<u64>(), counted);
-            prop_assert!(tables.finish().is_empty());
+            prop_assert_eq!(grown, holds - held);
+            prop_assert_eq!(tables.finish(), Ok((Vec::new(), 0)));
+        }
+
+        /// A task never has more than it may, and less is always possible.
+        #[test]
+        fn a_task_has_what_it_may(
+            committed in any_entries(),
+            written in prop::collection::vec(any_entries(), 0..8),
+            read in any::<bool>(),
+            max in 0u64..40,
+        ) {
+            let size = |of: &BTreeMap<Bytes, Bytes>| of.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() as u64;
+            let apply = |of: &BTreeMap<Bytes, Bytes>, entries: &Entries| {
+                let mut after = of.clone();
+                for (key, value) in entries {
+                    match value {
+                        Some(value) => drop(after.insert(key.clone(), value.clone())),
+                        None => drop(after.remove(key)),
+                    }
+                }
+                after
+            };
+            let mut model = apply(&BTreeMap::new(), &committed);
+            let held = size(&model);
+            let mut tables = bounded(committed, StateBounds { write_bytes: u64::MAX, bytes: max });
+            tables.hold(held);
+            for entries in written {
+                if read {
+                    let keys: Vec<Bytes> = entries.iter().map(|(key, _)| key.clone()).collect();
+                    tables.get(&table(), &keys).unwrap();
+                }
+                let after = apply(&model, &entries);
+                let is_refused = size(&after) > max && size(&after) > size(&model);
+                let expected = if is_refused { Err(StateError::QuotaExceeded) } else { Ok(()) };
+                prop_assert_eq!(tables.put(&table(), entries), expected);
+                if !is_refused {
+                    model = after;
+                }
+            }
+            prop_assert_eq!(tables.finish().unwrap().1, size(&model) as i64 - held as i64);
         }
     }
 
@@ -304,7 +472,7 @@ mod tests {
         assert_eq!(tables.get(&table(), &[bytes("k")]), Ok(vec![Some(bytes("new"))]));
         tables.begin();
         assert_eq!(tables.get(&table(), &[bytes("k")]), Ok(vec![Some(bytes("old"))]));
-        assert_eq!(tables.finish(), []);
+        assert_eq!(tables.finish(), Ok((Vec::new(), 0)));
     }
 
     #[test]
@@ -364,7 +532,7 @@ mod tests {
 
     #[test]
     fn nothing_is_there_while_a_component_is_tried_out() {
-        let tables = StateTables::new(None, 10);
+        let mut tables = StateTables::new(None, StateBounds { write_bytes: 10, bytes: 10 });
         assert!(matches!(tables.get(&table(), &[bytes("k")]), Err(StateError::Unavailable(_))));
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::api::status::{self, Refusal};
 use crate::deployment::{
-    Aggregation, Altered, Begin, Change, Changed, DeadLetters, DeployRequest, DeployedAs, DeploymentError,
+    Aggregation, Altered, Begin, Budget, Change, Changed, DeadLetters, DeployRequest, DeployedAs, DeploymentError,
     DeploymentRole, DeploymentSpec, DeploymentView, Deployments, ErrorPolicy, KeepOrForget, Moved, OnPoison,
-    ResetRequest, Rollout, StartAt, TaskState, TaskView, UpdateRequest, Window,
+    ResetRequest, Rollout, SharedUsage, StartAt, TaskState, TaskView, UpdateRequest, Usage, Window,
 };
 use crate::limits::{LOG_LOOK, LOG_MESSAGES, REASON_BYTES_MAX};
 use nodata_log::LogError;
@@ -101,6 +101,9 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         tick_us: spec.tick_us,
         revision: spec.revision,
         rollout: spec.rollout.as_ref().map(rollout_to_wire),
+        budget: Some(budget_to_wire(spec.budget.in_force())),
+        budget_asked: Some(budget_to_wire(spec.budget)),
+        usage: Some(usage_to_wire(view.usage_of_tasks(), view.usage)),
     }
 }
 
@@ -131,6 +134,70 @@ fn change_to_wire(change: &Change) -> wire::Change {
         component: change.component.clone(),
         digest: change.digest.clone(),
         reason: change.why.clone(),
+    }
+}
+
+fn usage_to_wire(tasks: Usage, shared: SharedUsage) -> wire::Usage {
+    let Usage { cpu, memory_bytes, memory_bytes_peak, events_in, bytes_in, bytes_out, state_bytes } = tasks;
+    let SharedUsage { log_lines, log_lines_dropped, metrics_dropped, http_requests } = shared;
+    wire::Usage {
+        cpu_us: cpu.as_micros() as u64,
+        memory_bytes,
+        memory_bytes_peak,
+        events_in,
+        bytes_in,
+        bytes_out,
+        state_bytes,
+        log_lines,
+        log_lines_dropped,
+        metrics_dropped,
+        http_requests,
+    }
+}
+
+fn budget_to_wire(budget: Budget) -> wire::Budget {
+    let Budget {
+        memory_bytes,
+        call_cpu_us,
+        call_wall_us,
+        cpu_weight,
+        output_bytes,
+        state_bytes,
+        log_lines_per_second,
+        metric_series,
+    } = budget;
+    wire::Budget {
+        memory_bytes,
+        call_cpu_us,
+        call_wall_us,
+        cpu_weight,
+        output_bytes,
+        state_bytes,
+        log_lines_per_second,
+        metric_series,
+    }
+}
+
+fn budget_from_wire(budget: wire::Budget) -> Budget {
+    let wire::Budget {
+        memory_bytes,
+        call_cpu_us,
+        call_wall_us,
+        cpu_weight,
+        output_bytes,
+        state_bytes,
+        log_lines_per_second,
+        metric_series,
+    } = budget;
+    Budget {
+        memory_bytes,
+        call_cpu_us,
+        call_wall_us,
+        cpu_weight,
+        output_bytes,
+        state_bytes,
+        log_lines_per_second,
+        metric_series,
     }
 }
 
@@ -217,6 +284,7 @@ fn task_to_wire(task: &TaskView) -> wire::Task {
         ticks_left_out: report.ticks_left_out,
         memory_bytes: report.memory_bytes,
         revision: task.revision,
+        usage: Some(usage_to_wire(task.usage, SharedUsage::default())),
     }
 }
 
@@ -281,6 +349,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
         allow_http: request.allow_http,
         on_error: request.on_error.map(policy_from_wire).transpose()?.unwrap_or_default(),
         tick_us: request.tick_us,
+        budget: request.budget.map(budget_from_wire).unwrap_or_default(),
         create_topics: request.create_topics,
     })
 }
@@ -296,6 +365,7 @@ fn update_request(request: wire::UpdateDeploymentRequest) -> Result<UpdateReques
         secrets: Altered { set: request.secrets, unset: request.unset_secrets },
         allow_http: request.allow_http,
         deny_http: request.deny_http,
+        budget: request.budget.map(budget_from_wire).unwrap_or_default(),
         on_error: request.on_error.map(policy_from_wire).transpose()?,
         tick_us: request.tick_us,
         canary: request.canary_partitions,
@@ -374,7 +444,9 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
         request: Request<wire::DescribeDeploymentRequest>,
     ) -> Result<Response<wire::DescribeDeploymentResponse>, Status> {
         let view = self.deployments.describe(&request.into_inner().name).await.map_err(Refusal::from)?;
+        let imports = self.deployments.imports(&view.spec).await.map_err(Refusal::from)?;
         Ok(Response::new(wire::DescribeDeploymentResponse {
+            imports,
             deployment: Some(deployment_to_wire(&view)),
             tasks: view.tasks.iter().map(task_to_wire).collect(),
             metrics: view.metrics.into_iter().map(metric_to_wire).collect(),

@@ -1,5 +1,6 @@
 //! `nodata add-component`
 
+use crate::cli::budget::BudgetArgs;
 use crate::cli::component::{name_of, read, short, upload};
 use crate::cli::consume::time_us;
 use crate::cli::deployment::to_json;
@@ -60,6 +61,8 @@ pub(crate) struct AddComponentArgs {
     /// input.
     #[arg(long)]
     create_topics: bool,
+    #[command(flatten)]
+    budget: BudgetArgs,
     #[command(flatten)]
     common: Common,
 }
@@ -231,6 +234,7 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
         allow_http: args.allow_http,
         on_error: Some(args.on_error),
         tick_us: args.tick,
+        budget: Some(args.budget.budget()),
         create_topics: args.create_topics,
     };
     let deployed = client.deployments().deploy(request).await?.into_inner();

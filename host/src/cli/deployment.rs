@@ -1,10 +1,11 @@
 //! `nodata deployment`
 
 use crate::cli::add_component::{policy_text, position};
+use crate::cli::budget;
 use crate::cli::component::short;
 use crate::cli::out::{bytes, count, table, time};
 use crate::cli::update::{self, RollbackArgs, UpdateArgs};
-use crate::cli::{CliError, Common};
+use crate::cli::{CliError, Common, grants, usage};
 use clap::{Subcommand, ValueEnum};
 use nodata_client::proto::aggregate::Window;
 use nodata_client::proto::deployment::Role;
@@ -145,22 +146,29 @@ async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliEr
             }
             out.show(&Value::Array(found.iter().map(to_json).collect()), || {
                 let row = |deployment: &Deployment| {
-                    vec![
+                    let mut row = vec![
                         deployment.name.clone(),
                         deployment.kept_timestamp_us.map_or_else(|| state(deployment.state()).to_owned(), time),
                         count(deployment.lag),
-                        wiring(deployment),
-                        format!("{} ({})", deployment.component, short(&deployment.digest)),
-                    ]
+                    ];
+                    // What is kept uses nothing.
+                    row.extend((!kept).then(|| usage::cpu(&deployment.usage.unwrap_or_default())));
+                    row.push(wiring(deployment));
+                    row.push(format!("{} ({})", deployment.component, short(&deployment.digest)));
+                    row
                 };
-                let second = if kept { "KEPT SINCE" } else { "STATE" };
-                table(&["NAME", second, "LAG", "TOPICS", "COMPONENT"], &found.iter().map(row).collect::<Vec<_>>())
+                let head: &[&str] = match kept {
+                    true => &["NAME", "KEPT SINCE", "LAG", "TOPICS", "COMPONENT"],
+                    false => &["NAME", "STATE", "LAG", "CPU", "TOPICS", "COMPONENT"],
+                };
+                table(head, &found.iter().map(row).collect::<Vec<_>>())
             })
         }
         DeploymentCommand::Describe { name, .. } => {
             let described = deployments.describe_deployment(DescribeDeploymentRequest { name }).await?.into_inner();
             let mut json = to_json(&described.deployment.clone().unwrap_or_default());
             json["tasks"] = described.tasks.iter().map(task_to_json).collect();
+            json["asks"] = grants::to_json(&described.imports, &described.deployment.clone().unwrap_or_default());
             json["metrics"] = described.metrics.iter().map(metric_to_json).collect();
             json["history"] = described.history.iter().map(change_to_json).collect();
             out.show(&json, || describe(&described))
@@ -241,6 +249,8 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         false => format!("secret     {inside} = secret {name}"),
     }));
     lines.extend(deployment.allow_http.iter().map(|grant| format!("http       {grant}")));
+    lines.extend(grants::lines(&described.imports, &deployment).into_iter().map(|line| format!("asks to    {line}")));
+    lines.extend(budget::lines(&deployment).into_iter().map(|line| format!("budget     {line}")));
     lines.push(String::new());
     let row = |task: &Task| {
         vec![
@@ -253,9 +263,10 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
             count(task.events_rejected),
             count(task.events_skipped),
             bytes(task.memory_bytes),
+            usage::cpu(&task.usage.unwrap_or_default()),
         ]
     };
-    let head = ["PARTITION", "STATE", "POSITION", "LAG", "IN", "OUT", "REJECTED", "SKIPPED", "MEMORY"];
+    let head = ["PARTITION", "STATE", "POSITION", "LAG", "IN", "OUT", "REJECTED", "SKIPPED", "MEMORY", "CPU"];
     lines.extend(table(&head, &described.tasks.iter().map(row).collect::<Vec<_>>()));
     for task in described.tasks.iter().filter(|task| !task.reason.is_empty()) {
         lines.push(String::new());
@@ -274,6 +285,9 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         lines.push(String::new());
         lines.push(format!("nothing is lost; try again with `nodata deployment resume {}`", deployment.name));
     }
+    lines.push(String::new());
+    let used = usage::lines(&deployment.usage.unwrap_or_default());
+    lines.extend(used.into_iter().map(|line| format!("used       {line}")));
     if !described.metrics.is_empty() {
         lines.push(String::new());
         lines.extend(described.metrics.iter().map(metric));
@@ -451,6 +465,9 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         "config": deployment.config,
         "secrets": deployment.secrets,
         "allow_http": deployment.allow_http,
+        "budget": budget::to_json(&deployment.budget.unwrap_or_default()),
+        "usage": usage::to_json(&deployment.usage.unwrap_or_default()),
+        "budget_asked": budget::to_json(&deployment.budget_asked.unwrap_or_default()),
         "on_error": policy_text(&deployment.on_error.unwrap_or_default()),
         "created": time(deployment.created_timestamp_us),
         "revision": deployment.revision,
@@ -505,6 +522,7 @@ fn task_to_json(task: &Task) -> Value {
         "ticks_left_out": task.ticks_left_out,
         "memory_bytes": task.memory_bytes,
         "revision": task.revision,
+        "usage": usage::to_json(&task.usage.unwrap_or_default()),
     })
 }
 

@@ -5,18 +5,21 @@
 mod add_component; // add-component
 mod aggregate; // aggregate scan
 mod bench; // bench publish|consume|transform
+mod budget; // what a deployment may use
 mod component; // component push|list|inspect
 mod consume; // consume
 mod deployment; // deployment list|describe|pause|resume|delete|logs
 mod dlq; // dlq list|show|replay
 mod error; // how a command fails
 mod fsck; // fsck
+mod grants; // what a component asks for and a deployment is granted
 mod out; // how a command prints
 mod publish; // publish
 mod secret; // secret put|list|delete
 mod serve; // serve
 mod topic; // topic create|list|describe|update|delete
 mod update; // another revision
+mod usage; // what a deployment has used
 
 use clap::{Args, Parser, Subcommand};
 use error::CliError;

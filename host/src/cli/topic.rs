@@ -106,7 +106,7 @@ fn parse_time(text: &str) -> Result<u64, String> {
     parse_length(text, "write it as `7d`, `36h`, `90m`, or `forever`")
 }
 
-fn parse_length(text: &str, example: &str) -> Result<u64, String> {
+pub(crate) fn parse_length(text: &str, example: &str) -> Result<u64, String> {
     let span: jiff::Span = text.parse().map_err(|_| format!("not a length of time; {example}"))?;
     let time = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
     let time = time.map_err(|_| format!("months and years differ in length; {example}"))?;

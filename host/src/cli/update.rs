@@ -1,6 +1,7 @@
 //! `nodata deployment update` and `rollback`
 
 use crate::cli::add_component::{grant, pair, policy, secret, tick, unique};
+use crate::cli::budget::BudgetArgs;
 use crate::cli::component::{read, short, upload};
 use crate::cli::deployment::{history_line, to_json};
 use crate::cli::{CliError, Common};
@@ -44,6 +45,8 @@ pub(crate) struct UpdateArgs {
     /// Take a grant back. Can be given several times.
     #[arg(long, value_name = "GRANT", value_parser = grant)]
     deny_http: Vec<String>,
+    #[command(flatten)]
+    budget: BudgetArgs,
     /// What to do when the component fails, as in `add-component`.
     #[arg(long, value_name = "POLICY", value_parser = policy)]
     on_error: Option<ErrorPolicy>,
@@ -110,6 +113,7 @@ pub(crate) async fn update(args: UpdateArgs) -> Result<(), CliError> {
         unset_secrets: args.unset_secret,
         allow_http: args.allow_http,
         deny_http: args.deny_http,
+        budget: Some(args.budget.budget()),
         on_error: args.on_error,
         tick_us: args.tick,
         canary_partitions: args.canary,

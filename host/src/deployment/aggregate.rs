@@ -3,6 +3,7 @@
 //! Three tables: `nodata.groups` has the accumulator of each group by key and start of its window, `nodata.ends` finds windows by
 //! their end, and `nodata.time` is the event time of the partition. They change with the position in the input, in one commit.
 
+use crate::deployment::account::entry_bytes;
 use crate::deployment::task::{CallFailure, Done};
 use crate::deployment::windows::{EventTime, Plan, Span, Window};
 use crate::limits::{CLOSE_GROUPS_MAX, GROUP_KEY_BYTES_MAX};
@@ -81,6 +82,12 @@ pub(crate) fn stored_value(end: TimestampUs, accumulator: &[u8]) -> Bytes {
     bytes.put_u64(ordered(end));
     bytes.put_slice(accumulator);
     bytes.freeze()
+}
+
+/// Bytes of a group in both tables, as it is stored there.
+pub(crate) fn group_bytes(at: &[u8], value: &[u8], key: &[u8], span: Span, has_windows: bool) -> i64 {
+    let end = if has_windows { entry_bytes(&end_key(key, span), &[]) } else { 0 };
+    entry_bytes(at, value) + end
 }
 
 /// A group of the table, with its accumulator.
@@ -168,7 +175,16 @@ pub(crate) async fn fold(
         .iter()
         .flat_map(|group| group.stored.iter().map(|span| group_key(&group.key, span.start)))
         .collect();
-    let mut found = state_of(log, task, &groups_table, &asked)?.into_iter();
+    let found = state_of(log, task, &groups_table, &asked)?;
+    let has_windows = how.window != Window::None;
+    let spans = plan.groups.iter().flat_map(|group| group.stored.iter().map(|span| (&group.key, *span)));
+    let before: i64 = asked
+        .iter()
+        .zip(&found)
+        .zip(spans)
+        .filter_map(|((at, value), (key, span))| Some(group_bytes(at, value.as_ref()?, key, span, has_windows)))
+        .sum();
+    let mut found = found.into_iter();
     let mut stored: Vec<Vec<Bytes>> = plan
         .groups
         .iter()
@@ -180,7 +196,6 @@ pub(crate) async fn fold(
     let was_stored: Vec<bool> = stored.iter().map(|accumulators| !accumulators.is_empty()).collect();
     merge_all(instance, &mut stored).await?;
 
-    let has_windows = how.window != Window::None;
     let mut groups = Groups::default();
     for (group, accumulators) in plan.groups.iter().zip(stored) {
         groups.keys.push(group.key.clone());
@@ -194,6 +209,7 @@ pub(crate) async fn fold(
     let (accumulators, mut output) = instance.accumulate(&groups, members).await?;
 
     let (mut changes, mut ends) = (Vec::new(), Vec::new());
+    let mut grown = output.state_grown - before;
     for ((group, accumulator), was_stored) in plan.groups.iter().zip(accumulators).zip(was_stored) {
         for span in group.stored.iter().filter(|span| was_stored && **span != group.span) {
             changes.push((group_key(&group.key, span.start), None));
@@ -203,7 +219,9 @@ pub(crate) async fn fold(
         if has_windows {
             ends.push((end_key(&group.key, group.span), value.is_some().then(Bytes::new)));
         }
-        changes.push((group_key(&group.key, group.span.start), value));
+        let at = group_key(&group.key, group.span.start);
+        grown += value.as_ref().map_or(0, |value| group_bytes(&at, value, &group.key, group.span, has_windows));
+        changes.push((at, value));
     }
     if !changes.is_empty() {
         output.state.push(StateChange { table: groups_table, entries: changes });
@@ -222,7 +240,7 @@ pub(crate) async fn fold(
         }
         None => plan.late.len() as u64,
     };
-    Ok(Done { output, time: plan.time, late })
+    Ok(Done { output, time: plan.time, late, grown })
 }
 
 /// Leaves at most one accumulator of each group, as the component puts them together.
@@ -262,14 +280,14 @@ fn emit_late(output: &mut Output, input: &Input, late: &[u32], port: usize, to: 
     Ok(())
 }
 
-/// Windows that are closed at this time, some of them at most, and the state without them.
+/// Windows that are closed at this time, some of them at most, the state without them, and by how many bytes that is more.
 pub(crate) fn due(
     how: Aggregation,
     time: EventTime,
     log: &dyn Log,
     task: TaskKey,
     count_max: usize,
-) -> Result<Option<(Groups, Vec<StateChange>)>, LogError> {
+) -> Result<Option<(Groups, Vec<StateChange>, i64)>, LogError> {
     if how.window == Window::None {
         return Ok(None);
     }
@@ -287,8 +305,11 @@ pub(crate) fn due(
     }
     let keys: Vec<Bytes> = ends.iter().map(|end| end.slice(8..)).collect();
     let mut groups = Groups::default();
+    let mut grown = -ends.iter().map(|end| entry_bytes(end, &[])).sum::<i64>();
     for (key, value) in keys.iter().zip(state_of(log, task, &groups_table, &keys)?) {
-        let Some(group) = value.and_then(|value| StoredGroup::read(key, &value)) else { continue };
+        let Some(value) = value else { continue };
+        grown -= entry_bytes(key, &value);
+        let Some(group) = StoredGroup::read(key, &value) else { continue };
         groups.keys.push(group.key);
         groups.window_starts.push(group.span.start);
         groups.window_ends.push(group.span.end);
@@ -301,5 +322,5 @@ pub(crate) fn due(
     ];
     // What closed them stays true, also when it was the clock and no event.
     state.extend(time_change(time)?);
-    Ok(Some((groups, state)))
+    Ok(Some((groups, state, grown)))
 }

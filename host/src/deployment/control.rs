@@ -1,7 +1,9 @@
 //! What an operator asks for. Everything that is asked for becomes an entry in the log first; the supervisor makes it true, now
 //! and after every restart.
 
+use crate::deployment::account::StateAccount;
 use crate::deployment::aggregate::Aggregation;
+use crate::deployment::budget::Budget;
 use crate::deployment::error::DeploymentError;
 use crate::deployment::parts::PartsTopic;
 use crate::deployment::revision::Changed;
@@ -9,6 +11,7 @@ use crate::deployment::spec::{
     DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, spec_key,
 };
 use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
+use crate::deployment::usage::{SharedUsage, TaskUsage, Usage};
 use crate::deployment::windows::Window;
 use crate::deployment::wiring::{check_ports, input_to_make, start_of_new};
 use crate::limits::{
@@ -20,7 +23,7 @@ use nodata_log::{
     Bounds, Clock, Expect, Log, LogError, MetadataStore, Name, Offset, TaskKey, TimestampUs, Topic, TopicConfig, Tp,
 };
 use nodata_runtime::{
-    Extra, GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Program, Runtime,
+    Extra, GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Program, Runtime, Share,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,6 +76,7 @@ pub struct DeployRequest {
     pub secrets: BTreeMap<String, String>,
     /// HTTP requests that it may send, each as [`HttpGrant`] is written.
     pub allow_http: Vec<String>,
+    pub budget: Budget,
     pub on_error: ErrorPolicy,
     /// How often a component ticks; `None`: as often as usual.
     pub tick_us: Option<u64>,
@@ -85,6 +89,7 @@ pub struct DeployRequest {
 pub struct DeploymentView {
     pub spec: Arc<DeploymentSpec>,
     pub tasks: Vec<TaskView>,
+    pub usage: SharedUsage,
     pub metrics: Vec<MetricSeries>,
 }
 
@@ -98,6 +103,14 @@ pub struct TaskView {
     /// What works for it, or would.
     pub revision: u32,
     pub report: TaskReport,
+    pub usage: Usage,
+}
+
+impl DeploymentView {
+    /// What its tasks have used, all together.
+    pub fn usage_of_tasks(&self) -> Usage {
+        self.tasks.iter().map(|task| task.usage).fold(Usage::default(), Usage::and)
+    }
 }
 
 impl TaskView {
@@ -142,6 +155,8 @@ pub(crate) struct Live {
     pub(crate) owner: u64,
     pub(crate) guest_log: Arc<GuestLog>,
     pub(crate) metrics: Arc<GuestMetrics>,
+    /// Of the time of guests.
+    pub(crate) share: Share,
     /// What sends its requests, and what that was granted.
     pub(crate) http: (Vec<String>, Option<HttpClient>),
     pub(crate) replay: watch::Sender<Option<Replay>>,
@@ -167,10 +182,29 @@ impl Live {
         }
         self.probation = of.map(|revision| (revision, CancellationToken::new()));
     }
+
+    /// What is counted for all of its tasks together.
+    fn usage(&self) -> SharedUsage {
+        let lines = self.guest_log.counts();
+        SharedUsage {
+            log_lines: lines.written,
+            log_lines_dropped: lines.dropped,
+            metrics_dropped: self.metrics.dropped(),
+            http_requests: self.http.1.as_ref().map_or(0, HttpClient::requests),
+        }
+    }
+
+    /// What holds for all of its tasks together, from now on.
+    pub(crate) fn allow(&self, budget: &Budget) {
+        self.share.set_weight(budget.cpu_weight());
+        self.guest_log.set_lines_per_second(budget.log_lines_per_second());
+        self.metrics.set_series_max(budget.metric_series());
+    }
 }
 
 pub(crate) struct LiveTask {
     pub(crate) status: Arc<TaskStatus>,
+    pub(crate) usage: Arc<TaskUsage>,
     pub(crate) stop: CancellationToken,
     pub(crate) is_running: bool,
     /// What it runs.
@@ -257,6 +291,11 @@ impl Deployments {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The share of a deployment in the time of guests; a share of its own for one that does not run.
+    pub(crate) fn share_of(&self, name: &str) -> Share {
+        self.live().get(name).map(|live| live.share.clone()).unwrap_or_default()
+    }
+
     pub(crate) fn has_moved(&self) {
         self.moved.send_modify(|count| *count += 1);
     }
@@ -277,6 +316,7 @@ impl Deployments {
             config,
             secrets,
             allow_http,
+            budget,
             on_error,
             tick_us,
             create_topics,
@@ -298,6 +338,7 @@ impl Deployments {
         check_given(&config, &allow_http, &secrets)?;
         check_count("ports", outputs.len(), PORTS_MAX)?;
         let allow_http = http_grants(&allow_http)?;
+        let budget = budget.check()?;
         for secret in secrets.values() {
             self.parts.secrets.check(&Name::new(secret)?)?;
         }
@@ -324,6 +365,7 @@ impl Deployments {
             config,
             secrets,
             allow_http,
+            budget,
             on_error,
             tick_us,
             created_us: self.parts.clock.now_us(),
@@ -653,11 +695,22 @@ impl Deployments {
                 _ => spec.revision,
             };
             let revision = task.filter(|_| is_running).map_or(meant, |task| task.revision);
-            TaskView { partition: tp.partition, puts_together: number != tp.partition, end, revision, report }
+            if !is_running {
+                report.memory_bytes = 0;
+            }
+            let key = TaskKey { owner: spec.owner(), source: tp };
+            // Everything else is told also when the tables cannot be read, which the task says best.
+            let state_bytes = StateAccount::of(&*self.parts.log, key).map_or(0, |account| account.bytes);
+            let usage = match task {
+                Some(task) => task.usage.of_now(report.memory_bytes, state_bytes),
+                None => Usage { state_bytes, ..Usage::default() },
+            };
+            TaskView { partition: tp.partition, puts_together: number != tp.partition, end, revision, report, usage }
         });
         let tasks = tasks.collect();
+        let usage = known.map(Live::usage).unwrap_or_default();
         let metrics = known.map(|live| live.metrics.snapshot().series).unwrap_or_default();
-        Ok(DeploymentView { spec: spec.clone(), tasks, metrics })
+        Ok(DeploymentView { spec: spec.clone(), tasks, usage, metrics })
     }
 
     /// The names of the deployments that read from a topic or write to it.

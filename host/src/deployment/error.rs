@@ -1,5 +1,6 @@
 //! Why a request about a deployment was refused.
 
+use crate::deployment::budget::BudgetError;
 use crate::limits::{PROBATION_MAX, TICK_US_MIN};
 use crate::registry::RegistryError;
 use crate::secrets::SecretError;
@@ -94,6 +95,8 @@ pub enum DeploymentError {
     )]
     Start { topic: Name, partition: u32, offset: Offset, earliest: Offset, end: Offset },
     #[error(transparent)]
+    Budget(#[from] BudgetError),
+    #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Log(#[from] LogError),
@@ -138,6 +141,7 @@ impl DeploymentError {
             | DeploymentError::UnknownPort { .. }
             | DeploymentError::PortTopic { .. }
             | DeploymentError::HttpGrant(_)
+            | DeploymentError::Budget(_)
             | DeploymentError::Window { .. }
             | DeploymentError::NotAnAggregate { .. }
             | DeploymentError::Render { .. }
@@ -188,6 +192,7 @@ impl DeploymentError {
             DeploymentError::Sessions { .. } => "SESSIONS",
             DeploymentError::ResetParts { .. } => "RESET_PARTS",
             DeploymentError::HttpGrant(_) => "HTTP_GRANT",
+            DeploymentError::Budget(_) => "BUDGET",
             DeploymentError::Loop { .. } => "LOOP",
             DeploymentError::Start { .. } => "OUT_OF_RANGE",
             DeploymentError::Registry(error) => error.reason(),

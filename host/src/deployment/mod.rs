@@ -1,6 +1,8 @@
 //! What runs: deployments as operators decided them, and the tasks that make them true.
 
+mod account; // how much state a task has
 mod aggregate; // accumulators in the state of a task
+mod budget; // how much it may use
 mod control; // what an operator asks for
 mod dead_letters; // rejected events
 mod error; // why it is refused
@@ -23,10 +25,12 @@ mod task; // one deployment on one partition
 mod ticks; // when a task ticks
 mod trial; // what a component has to say before it is deployed
 mod update; // another revision takes over
+mod usage; // what it has used
 mod windows; // groups in time
 mod wiring; // the topics around a component
 
 pub use aggregate::Aggregation;
+pub use budget::{Budget, BudgetError};
 pub use control::{Begin, DeployRequest, DeployedAs, DeploymentView, Deployments, DeploymentsParts, StartAt, TaskView};
 pub use error::DeploymentError;
 pub use replay::DeadLetters;
@@ -37,4 +41,5 @@ pub use spec::{DeploymentRole, DeploymentSpec, ErrorPolicy, OnPoison, TaskFailur
 pub use status::{TaskReport, TaskState};
 pub use supervisor::Supervisor;
 pub use update::{Altered, UpdateRequest};
+pub use usage::{SharedUsage, Usage};
 pub use windows::Window;

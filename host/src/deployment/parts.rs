@@ -11,7 +11,9 @@
 //! input/2 ─ fold ─┘  windows, by group     └─ parts/1 ─ put together, finish ─▶ results
 //! ```
 
-use crate::deployment::aggregate::{self, ENDS, GROUPS, TIME, end_key, group_key, merge_all, state_of, stored_value};
+use crate::deployment::aggregate::{
+    self, ENDS, GROUPS, TIME, end_key, group_bytes, group_key, merge_all, state_of, stored_value,
+};
 use crate::deployment::spec::DeploymentSpec;
 use crate::deployment::task::{CallFailure, Done};
 use crate::deployment::windows::{EventTime, Span, Window};
@@ -237,7 +239,10 @@ pub(crate) async fn put_together(
 
     let keys: Vec<Bytes> = groups.iter().map(|(key, span)| group_key(key, span.start)).collect();
     let groups_table = name(GROUPS)?;
-    for (value, parts) in state_of(log, task, &groups_table, &keys)?.into_iter().zip(&mut parts) {
+    let mut grown = 0;
+    let found = state_of(log, task, &groups_table, &keys)?;
+    for (((value, parts), at), (key, span)) in found.into_iter().zip(&mut parts).zip(&keys).zip(&groups) {
+        grown -= value.as_ref().map_or(0, |value| group_bytes(at, value, key, *span, true));
         // What is stored came first.
         parts.splice(0..0, value.filter(|value| value.len() >= 8).map(|value| value.slice(8..)));
     }
@@ -250,16 +255,18 @@ pub(crate) async fn put_together(
         }
     };
     let ends = groups.iter().map(|(key, span)| (end_key(key, *span), Some(Bytes::new()))).collect();
-    let accumulators = groups
-        .iter()
-        .zip(keys)
-        .zip(parts)
-        .filter_map(|(((_, span), key), parts)| Some((key, Some(stored_value(span.end, parts.first()?)))));
-    change(groups_table, accumulators.collect());
+    let mut accumulators = Vec::new();
+    for (((key, span), at), parts) in groups.iter().zip(keys).zip(parts) {
+        let Some(accumulator) = parts.first() else { continue };
+        let value = stored_value(span.end, accumulator);
+        grown += group_bytes(&at, &value, key, *span, true);
+        accumulators.push((at, Some(value)));
+    }
+    change(groups_table, accumulators);
     change(name(ENDS)?, ends);
     let said = said.into_iter().map(|(partition, progress)| (source_key(partition), Some(progress.to_bytes())));
     change(name(TIME)?, said.collect());
-    Ok(Done { output, time, late })
+    Ok(Done { output, time, late, grown })
 }
 
 fn span_of(mut bytes: &[u8]) -> Option<Span> {

@@ -3,6 +3,7 @@
 //! The entry of a deployment says what should run, how an update goes on, and what happened. Earlier revisions are entries of their
 //! own, to be gone back to.
 
+use crate::deployment::budget::Budget;
 use crate::deployment::spec::{DeploymentSpec, ErrorPolicy, TOGETHER, decode, encode};
 use crate::limits::{HISTORY_MAX, REASON_BYTES_MAX};
 use nodata_log::{LogError, MetaEntry, TimestampUs};
@@ -21,6 +22,8 @@ pub struct Revision {
     pub config: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, String>,
     pub allow_http: Vec<String>,
+    #[serde(default)]
+    pub budget: Budget,
     pub on_error: ErrorPolicy,
     pub tick_us: Option<u64>,
 }
@@ -106,6 +109,7 @@ impl DeploymentSpec {
             config: self.config.clone(),
             secrets: self.secrets.clone(),
             allow_http: self.allow_http.clone(),
+            budget: self.budget,
             on_error: self.on_error,
             tick_us: self.tick_us,
         }
@@ -113,8 +117,8 @@ impl DeploymentSpec {
 
     /// The same deployment with another revision.
     pub(crate) fn with(self, revision: Revision) -> Self {
-        let Revision { number, component, digest, config, secrets, allow_http, on_error, tick_us } = revision;
-        Self { revision: number, component, digest, config, secrets, allow_http, on_error, tick_us, ..self }
+        let Revision { number, component, digest, config, secrets, allow_http, budget, on_error, tick_us } = revision;
+        Self { revision: number, component, digest, config, secrets, allow_http, budget, on_error, tick_us, ..self }
     }
 
     /// Writes down what happened. The oldest goes when there is too much.

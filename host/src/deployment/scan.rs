@@ -137,7 +137,7 @@ impl Deployments {
                 groups.window_ends.push(span.end);
             }
         }
-        let shown = self.parts.runtime.spawn(async move {
+        let shown = self.parts.runtime.spawn(&self.share_of(&spec.name), async move {
             let mut instance = program.instantiate(settings).await?;
             merge_all(&mut instance, &mut accumulators).await?;
             groups.accumulators = accumulators.into_iter().map(|one| one.into_iter().next()).collect();

@@ -3,6 +3,7 @@
 //! An instance may keep its place in memory, so one whose call failed, or whose events could not be committed, is not asked again:
 //! another one is opened at the place that was committed last.
 
+use crate::deployment::account::StateAccount;
 use crate::deployment::outputs::Outputs;
 use crate::deployment::spec::{OnPoison, TaskFailure};
 use crate::deployment::status::TaskState;
@@ -24,6 +25,7 @@ pub(crate) struct SourceTask {
     /// Opened at `position`, or further on by what was committed since.
     instance: Option<Instance>,
     position: Option<Bytes>,
+    account: StateAccount,
     /// Commits so far.
     expect: Option<Offset>,
     events_max: u32,
@@ -78,6 +80,7 @@ impl SourceTask {
         let keys = [POSITION, FINISHED].map(Bytes::from_static);
         let mut kept = settings.log.state_get(key, &Name::new(TABLE)?, &keys)?.into_iter();
         let (position, finished) = (kept.next().flatten(), kept.next().flatten());
+        let account = StateAccount::of(&*settings.log, key)?;
         let outputs = Outputs::of(&settings.spec, &*settings.log)?;
         settings.status.update(|report| {
             report.state = TaskState::Running;
@@ -91,6 +94,7 @@ impl SourceTask {
             outputs,
             instance: None,
             position,
+            account,
             expect,
             events_max: POLL_EVENTS_MAX,
             failures: 0,
@@ -148,9 +152,9 @@ impl SourceTask {
                 instance
             }
         };
+        instance.holds_state(self.account.bytes);
         let (output, status) = instance.poll(self.events_max).await?;
-        let memory_bytes = instance.memory_bytes();
-        self.settings.status.update(|report| report.memory_bytes = memory_bytes);
+        self.settings.has_memory(&instance);
         let checkpoint = output.checkpoint.clone();
         let is_finished = status == SourceStatus::Finished;
         if !output.batches.is_empty() || !output.state.is_empty() || checkpoint.is_some() || is_finished {
@@ -177,7 +181,8 @@ impl SourceTask {
     }
 
     async fn commit(&mut self, output: Output, is_finished: bool) -> Result<(), Stumble> {
-        let Output { batches, events, checkpoint, mut state, .. } = output;
+        let Output { batches, events, bytes, checkpoint, mut state, state_grown: grown, .. } = output;
+        state.extend(self.account.change(grown)?);
         let finished = is_finished.then(|| (Bytes::from_static(FINISHED), Some(Bytes::new())));
         let position = checkpoint.map(|position| (Bytes::from_static(POSITION), Some(position)));
         let entries: Vec<_> = position.into_iter().chain(finished).collect();
@@ -192,10 +197,12 @@ impl SourceTask {
             Committed::Stopped => return Err(Stumble::End(TaskEnd::Stopped)),
         }
         self.expect = Some(next);
+        self.account = self.account.with(grown);
         self.settings.status.update(|report| {
             report.position = next;
             report.events_out += events;
         });
+        self.settings.usage.count(0, 0, bytes);
         Ok(())
     }
 

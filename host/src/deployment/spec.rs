@@ -1,6 +1,7 @@
 //! What should run: a deployment as an operator decided it, kept as a metadata entry.
 
 use crate::deployment::aggregate::Aggregation;
+use crate::deployment::budget::Budget;
 use crate::deployment::parts::PartsTopic;
 use crate::deployment::revision::{Change, Rollout, Shadow};
 use crate::limits::DEPLOYMENT_NAME_BYTES_MAX;
@@ -102,6 +103,9 @@ pub struct DeploymentSpec {
     /// HTTP requests that it may send.
     #[serde(default)]
     pub allow_http: Vec<String>,
+    /// How much it may use.
+    #[serde(default)]
+    pub budget: Budget,
     /// Earlier versions knew only the pause, and what they deployed goes on as they would.
     #[serde(default = "pause")]
     pub on_error: ErrorPolicy,
@@ -299,6 +303,7 @@ impl DeploymentSpec {
             config: BTreeMap::new(),
             secrets: BTreeMap::new(),
             allow_http: Vec::new(),
+            budget: Budget::default(),
             on_error: ErrorPolicy::default(),
             start: Vec::new(),
             created_us: 0,

@@ -6,10 +6,11 @@ use crate::deployment::source::SourceTask;
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, TOGETHER, TaskFailure, failure_key};
 use crate::deployment::status::TaskStatus;
 use crate::deployment::task::{Task, TaskEnd, TaskSettings};
+use crate::deployment::usage::TaskUsage;
 use crate::limits::RESTART_WAIT;
 use crate::secrets::GrantedSecrets;
 use nodata_log::{Change, Expect, LogError, Offset, TaskKey, Tp};
-use nodata_runtime::{Digest, GuestLog, GuestMetrics};
+use nodata_runtime::{Digest, GuestLog, GuestMetrics, Share, WorkEnded};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
@@ -138,6 +139,7 @@ impl Supervisor {
         if let Some(known) = live.get_mut(&spec.name).filter(|live| live.owner == spec.owner) {
             known.replay.send_if_modified(|replay| std::mem::replace(replay, spec.replay) != spec.replay);
             known.is_in_probation(spec);
+            known.allow(&spec.budget);
             return;
         }
         let guest_log = Arc::new(GuestLog::new(self.deployments.parts.clock.clone()));
@@ -145,6 +147,7 @@ impl Supervisor {
             owner: spec.owner,
             guest_log,
             metrics: Arc::new(GuestMetrics::default()),
+            share: Share::default(),
             http: Default::default(),
             replay: watch::Sender::new(spec.replay),
             probation: None,
@@ -152,6 +155,7 @@ impl Supervisor {
             tasks: Default::default(),
         };
         known.is_in_probation(spec);
+        known.allow(&spec.budget);
         live.insert(spec.name.clone(), known);
         drop(live);
         self.deployments.has_moved();
@@ -210,8 +214,11 @@ impl Supervisor {
         let (guest_log, metrics, http) = (known.guest_log.clone(), known.metrics.clone(), known.http.1.clone());
         let replay = known.replay.subscribe();
         let number = spec.number(source);
+        let before = known.tasks.get(&number).map(|task| task.usage.clone());
+        let usage = before.unwrap_or_else(|| Arc::new(TaskUsage::new(&known.share)));
         let task = LiveTask {
             status: status.clone(),
+            usage: usage.clone(),
             stop: stop.clone(),
             is_running: true,
             revision: as_run.revision,
@@ -254,17 +261,18 @@ impl Supervisor {
                 replay,
                 probation,
                 status: status.clone(),
+                usage: usage.clone(),
                 stop: stop.clone(),
             };
             let work = match spec.role {
-                DeploymentRole::Source => parts.runtime.spawn(SourceTask::run(settings)),
+                DeploymentRole::Source => parts.runtime.spawn(&usage.share, SourceTask::run(settings)),
                 DeploymentRole::Transform | DeploymentRole::Sink | DeploymentRole::Aggregate => {
-                    parts.runtime.spawn(Task::run(settings))
+                    parts.runtime.spawn(&usage.share, Task::run(settings))
                 }
             };
             let end = match work.await {
                 Ok(end) => end,
-                Err(error) if error.is_panic() => {
+                Err(WorkEnded::Panicked) => {
                     let reason = "the host failed while it worked for this task; please report it".to_owned();
                     let report = status.report();
                     TaskEnd::Failed(TaskFailure {
@@ -276,7 +284,7 @@ impl Supervisor {
                         epoch: Some(parts.log.task_position(TaskKey { owner: spec.owner(), source }).epoch),
                     })
                 }
-                Err(_) => TaskEnd::Stopped,
+                Err(WorkEnded::Stopped) => TaskEnd::Stopped,
             };
             if matches!(end, TaskEnd::Superseded | TaskEnd::Log(_)) {
                 tokio::select! {

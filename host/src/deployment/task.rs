@@ -8,6 +8,7 @@
 //! the one before it did not happen. Only a call that changed state is waited for, because the next one must read it, and one of a
 //! sink, because what it delivered would be delivered again.
 
+use crate::deployment::account::StateAccount;
 use crate::deployment::aggregate;
 use crate::deployment::dead_letters;
 use crate::deployment::memory::Memory;
@@ -48,8 +49,8 @@ pub(crate) use failure::{CallFailure, last_lines};
 pub(crate) use settings::{Committed, TaskSettings, granted};
 use ticking::next_tick;
 
-/// Instances with more memory than this are replaced between two batches: linear memory never shrinks.
-const RECYCLE_MEMORY_BYTES: u64 = 192 << 20;
+/// Instances with more than this part of their memory are replaced between two batches: linear memory never shrinks.
+const RECYCLE: f64 = 0.75;
 
 /// How a task ended.
 #[derive(Debug)]
@@ -94,6 +95,8 @@ struct InFlight {
 struct Counts {
     events_in: u64,
     events_out: u64,
+    bytes_in: u64,
+    bytes_out: u64,
     rejected: u64,
     skipped: u64,
     late: u64,
@@ -105,6 +108,8 @@ pub(crate) struct Done {
     /// Of an aggregate: where it is in time then, and how many late events went nowhere.
     pub(crate) time: EventTime,
     pub(crate) late: u64,
+    /// By how many bytes the state of the task is more than before.
+    pub(crate) grown: i64,
 }
 
 impl Done {
@@ -116,7 +121,8 @@ impl Done {
 
 impl From<Output> for Done {
     fn from(output: Output) -> Self {
-        Self { output, time: EventTime::default(), late: 0 }
+        let grown = output.state_grown;
+        Self { output, time: EventTime::default(), late: 0, grown }
     }
 }
 
@@ -150,7 +156,9 @@ impl Around {
 struct InPlace {
     appends: Vec<(Tp, Batch)>,
     state: Vec<StateChange>,
+    grown: i64,
     events_out: u64,
+    bytes_out: u64,
     /// What the instance keeps then.
     memory: Option<Bytes>,
 }
@@ -173,6 +181,11 @@ enum Advance {
     Letter(TopicId, Offset),
 }
 
+/// Bytes of the first rows of an input, by the size of its events on average if they are not all.
+fn bytes_of(input: &Input, rows: usize) -> u64 {
+    input.bytes() * rows as u64 / (input.len() as u64).max(1)
+}
+
 pub(crate) struct Task {
     settings: TaskSettings,
     input: Name,
@@ -186,6 +199,7 @@ pub(crate) struct Task {
     expect: Option<Offset>,
     instance: Option<Instance>,
     memory: Memory,
+    account: StateAccount,
     outputs: Outputs,
     in_flight: VecDeque<InFlight>,
     pace: Pace,
@@ -207,6 +221,8 @@ pub(crate) struct Task {
     tick_failed: bool,
     /// Batches that were read and not given to the component yet.
     ahead: VecDeque<StoredBatch>,
+    /// In its probation: the revision before fails at this event too.
+    is_excused: bool,
     /// The last call left rows for the next one, which should have as many as any other.
     left_rows: bool,
 }
@@ -226,7 +242,9 @@ impl Task {
         let end = task.settle(0).await.err().unwrap_or(end);
         task.drop_instance().await;
         match end {
-            TaskEnd::Failed(failure) if task.probation().is_some_and(|probation| probation.was_well) => {
+            TaskEnd::Failed(failure)
+                if !task.is_excused && task.probation().is_some_and(|probation| probation.was_well) =>
+            {
                 TaskEnd::Unfit(failure.reason)
             }
             end => end,
@@ -252,6 +270,7 @@ impl Task {
             lease,
             instance: None,
             memory: Memory::of(&*settings.log, key, &settings.program)?,
+            account: StateAccount::of(&*settings.log, key)?,
             outputs,
             in_flight: VecDeque::new(),
             pace: Pace::of(settings.spec.role),
@@ -265,6 +284,7 @@ impl Task {
             ticks: ticks_of(&settings, stage),
             tick_failed: false,
             ahead: VecDeque::new(),
+            is_excused: false,
             left_rows: false,
             settings,
         };
@@ -389,6 +409,7 @@ impl Task {
     /// Processes and commits the next input, or finds out why that is not possible.
     async fn one_batch(&mut self, input: Input) -> Result<(), TaskEnd> {
         if let Some(rows) = self.one_input(input, Advance::Input).await? {
+            self.is_excused = false;
             self.poison_in_a_row = 0;
             self.search.succeeded(rows, self.pace.events());
             if !matches!(self.search, Search::Halving { .. }) {
@@ -425,7 +446,7 @@ impl Task {
         advance: Advance,
     ) -> Result<Option<LogError>, TaskEnd> {
         let rows = done.rows_of(input);
-        let Done { mut output, time, late } = done;
+        let Done { mut output, time, late, grown } = done;
         let next = match advance {
             Advance::Input => input.offset_behind(rows),
             Advance::Letter(letters, next) => {
@@ -436,6 +457,8 @@ impl Task {
         let counts = Counts {
             events_in: rows as u64,
             events_out: output.events,
+            bytes_in: bytes_of(input, rows),
+            bytes_out: output.bytes,
             rejected: output.rejected.len() as u64,
             skipped,
             late,
@@ -444,6 +467,7 @@ impl Task {
         let changes_state = !output.state.is_empty();
         let saved = output.memory.take();
         output.state.extend(self.memory.change(saved.as_ref())?);
+        output.state.extend(self.account.change(grown)?);
         let transaction = self.transaction(input, next, output, last_lines).await?;
         let pending = match self.settings.commit(transaction).await? {
             Committed::InOrder(pending) => pending,
@@ -458,6 +482,7 @@ impl Task {
             }
         };
         self.memory.keep(saved);
+        self.account = self.account.with(grown);
         self.in_flight.push_back(InFlight { pending, next, counts });
         self.left_rows = rows < input.len();
         self.position = next;
@@ -612,6 +637,11 @@ impl Task {
     async fn call(&mut self, input: Input) -> Result<Done, CallFailure> {
         let mut instance = self.take_instance().await?;
         let done = self.around().give(&self.settings.spec, &mut instance, input).await;
+        let state_bytes = self.settings.spec.budget.state_bytes();
+        let done = done.and_then(|done| {
+            self.account.check(done.grown, state_bytes)?;
+            Ok(done)
+        });
         self.keep_instance(instance, done.is_err());
         done
     }
@@ -635,17 +665,20 @@ impl Task {
             self.outputs = outputs;
             self.drop_instance().await;
         }
-        let is_large = |instance: &Instance| instance.memory_bytes() >= RECYCLE_MEMORY_BYTES;
+        let much = (self.settings.spec.budget.memory_bytes() as f64 * RECYCLE) as u64;
+        let is_large = |instance: &Instance| instance.memory_bytes() >= much;
         if self.instance.as_ref().is_some_and(is_large) {
             self.drop_instance().await;
         }
         if self.settings.secrets.have_moved() {
             self.drop_instance().await;
         }
-        match self.instance.take() {
-            Some(instance) if instance.is_alive() => Ok(instance),
-            _ => self.start_instance().await.map_err(CallFailure::Start),
-        }
+        let mut instance = match self.instance.take() {
+            Some(instance) if instance.is_alive() => instance,
+            _ => self.start_instance().await.map_err(CallFailure::Start)?,
+        };
+        instance.holds_state(self.account.bytes);
+        Ok(instance)
     }
 
     /// Lets the instance go, if there is one.
@@ -660,28 +693,30 @@ impl Task {
         if call_failed && self.memory.is_kept() {
             return;
         }
-        let memory_bytes = instance.memory_bytes();
-        self.settings.status.update(|report| report.memory_bytes = memory_bytes);
+        self.settings.has_memory(&instance);
         self.instance = Some(instance);
     }
 
     /// What a call did that was about no input.
     fn in_place(&self, output: Output) -> InPlace {
-        let Output { batches, events, state, memory, .. } = output;
-        InPlace { appends: self.outputs.appends(batches), state, events_out: events, memory }
+        let Output { batches, events: events_out, bytes: bytes_out, state, state_grown: grown, memory, .. } = output;
+        InPlace { appends: self.outputs.appends(batches), state, grown, events_out, bytes_out, memory }
     }
 
     /// Commits what came of something else than the next input; false if it is too much.
     async fn commit_in_place(&mut self, done: InPlace) -> Result<bool, TaskEnd> {
-        let InPlace { appends, mut state, events_out, memory } = done;
+        let InPlace { appends, mut state, grown, events_out, bytes_out, memory } = done;
         state.extend(self.memory.change(memory.as_ref())?);
+        state.extend(self.account.change(grown)?);
         let transaction = self.lease.transaction(self.expect, self.position, appends, state);
         match self.settings.commit(transaction).await? {
             Committed::InOrder(pending) => {
                 self.memory.keep(memory);
+                self.account = self.account.with(grown);
                 pending.await?;
                 self.expect = Some(self.position);
                 self.settings.status.update(|report| report.events_out += events_out);
+                self.settings.usage.count(0, 0, bytes_out);
                 Ok(true)
             }
             // What the instance keeps is of a call that did not happen.
@@ -745,6 +780,7 @@ impl Task {
                 report.events_skipped += counts.skipped;
                 report.events_late += counts.late;
             });
+            self.settings.usage.count(counts.events_in, counts.bytes_in, counts.bytes_out);
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use crate::deployment::spec::DeploymentSpec;
 use crate::deployment::task::granted;
 use crate::registry::RegistryError;
 use crate::secrets::GrantedSecrets;
-use nodata_log::LogError;
-use nodata_runtime::{Deployment, DescribedPort, Digest, Extra, GuestLog, GuestMetrics, HttpClient, Program};
+use nodata_log::{ErrorKind, LogError, Name};
+use nodata_runtime::{Deployment, DescribedPort, Digest, Extra, GuestLog, GuestMetrics, HttpClient, Program, Share};
 use std::sync::Arc;
 
 impl Deployments {
@@ -17,6 +17,15 @@ impl Deployments {
         let damaged = |what: String| RegistryError::Entry { name: spec.component.clone(), what };
         let digest: Digest = spec.digest.parse().map_err(|error| damaged(format!("{error}")))?;
         Ok(self.parts.registry.load(digest).await?)
+    }
+
+    /// What the component of a deployment imports; nothing if it is not known any more.
+    pub async fn imports(&self, spec: &DeploymentSpec) -> Result<Vec<String>, DeploymentError> {
+        match self.parts.registry.find(&Name::new(&spec.component)?, Some(&spec.digest)).await {
+            Ok(component) => Ok(component.imports),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What an instance is granted that works for no task.
@@ -37,14 +46,17 @@ impl Deployments {
         program: &Program,
         spec: &DeploymentSpec,
     ) -> Result<Option<Vec<DescribedPort>>, DeploymentError> {
-        if !program.has(Extra::Lifecycle) && !program.has(Extra::Ports) {
+        // One with less memory than usual may not even begin.
+        let is_poor = spec.budget.memory_bytes.is_some();
+        if !program.has(Extra::Lifecycle) && !program.has(Extra::Ports) && !is_poor {
             return Ok(None);
         }
         let log = Arc::new(GuestLog::new(self.parts.clock.clone()));
         let http = self.parts.runtime.http_client(&spec.http_grants());
         let deployment = self.granted_aside(spec, log, Arc::default(), http);
         let (program, role) = (program.clone(), spec.role.of_component());
-        match self.parts.runtime.spawn(async move { program.try_out(role, deployment).await }).await {
+        let share = Share::default();
+        match self.parts.runtime.spawn(&share, async move { program.try_out(role, deployment).await }).await {
             Ok(tried) => tried.map_err(|error| DeploymentError::Trial { component: spec.component.clone(), error }),
             Err(_) => Err(LogError::Stopping.into()),
         }

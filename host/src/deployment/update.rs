@@ -3,6 +3,7 @@
 //! What is refused here leaves everything as it is. What is not becomes the entry of the deployment, and the supervisor has each task
 //! go on with the new revision from its last commit.
 
+use crate::deployment::budget::Budget;
 use crate::deployment::control::{DeploymentView, Deployments, check_given, groups_in_several, http_grants, tick_of};
 use crate::deployment::error::DeploymentError;
 use crate::deployment::memory::Memory;
@@ -34,6 +35,8 @@ pub struct UpdateRequest {
     pub secrets: Altered,
     pub allow_http: Vec<String>,
     pub deny_http: Vec<String>,
+    /// What is not in it is as before.
+    pub budget: Budget,
     pub on_error: Option<ErrorPolicy>,
     pub tick_us: Option<u64>,
     /// It takes over on the first so many partitions, and on the others when it has proved itself there.
@@ -168,6 +171,7 @@ impl Deployments {
                 new.allow_http.push(grant);
             }
         }
+        new.budget = request.budget.or(new.budget).check()?;
         new.on_error = request.on_error.unwrap_or(new.on_error);
         new.tick_us = request.tick_us.or(new.tick_us);
         check_given(&new.config, &new.allow_http, &new.secrets)?;
@@ -265,7 +269,7 @@ impl Deployments {
         let role = spec.role.of_component();
         let settings = InstanceSettings { role, deployment, task, log: self.parts.log.clone() };
         let (program, memory) = (program.clone(), memory.map(|(saved, by)| (saved, by.to_owned())));
-        let tried = self.parts.runtime.spawn(async move {
+        let tried = self.parts.runtime.spawn(&self.share_of(&spec.name), async move {
             let mut instance = program.instantiate(settings).await?;
             if let Some((saved, by)) = memory {
                 instance.restore(saved, &by).await?;

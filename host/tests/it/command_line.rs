@@ -43,7 +43,7 @@ fn lists_and_descriptions_for_people() {
          1          0         0            0    0      0 B      0 B\n"
     );
     assert_eq!(server.ok(&["component", "list"]), "NAME  DIGEST  ROLES  SIZE  UPLOADED\n");
-    assert_eq!(server.ok(&["deployment", "list"]), "NAME  STATE  LAG  TOPICS  COMPONENT\n");
+    assert_eq!(server.ok(&["deployment", "list"]), "NAME  STATE  LAG  CPU  TOPICS  COMPONENT\n");
     assert_eq!(
         server.run(&["deployment", "describe", "nothing"]).failed(1),
         "error: deployment `nothing` does not exist\n"

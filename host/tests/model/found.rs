@@ -116,5 +116,14 @@ pub(crate) fn seen(log: &EmbeddedLog, scenario: &Scenario, task: TaskKey) -> See
         groups.push((start, end, format!("{group}: {}", String::from_utf8(value.to_vec()).unwrap())));
     }
     groups.sort();
+    // What the account says is what is there, of what is counted.
+    let bytes = |of: &str| -> usize {
+        let found = log.state_scan(task, &name(of), &all).unwrap();
+        found.iter().map(|(key, value)| key.len() + value.len()).sum()
+    };
+    let held: usize = ["told", "delivered", "nodata.groups", "nodata.ends"].map(bytes).iter().sum();
+    let account = log.state_get(task, &name("nodata.account"), &[Bytes::from("bytes")]).unwrap().remove(0);
+    let account = account.map_or(0, |bytes| u64::from_be_bytes(bytes.as_ref().try_into().unwrap()));
+    assert_eq!(account, held as u64, "the account of the state of {task:?}");
     Seen { out, late, letters, count, groups }
 }

@@ -5,8 +5,8 @@ use crate::found::now;
 use crate::guests::{self, GUESTS, TurnedClock};
 use crate::story::{JOB, Job, PARTITIONS_OUT, Scenario, Story};
 use nodata::deployment::{
-    Aggregation, Begin, DeployRequest, DeployedAs, DeploymentError, Deployments, DeploymentsParts, KeepOrForget,
-    OnPoison, ResetRequest, StartAt, Supervisor, TaskState,
+    Aggregation, Begin, Budget, DeployRequest, DeployedAs, DeploymentError, Deployments, DeploymentsParts,
+    KeepOrForget, OnPoison, ResetRequest, StartAt, Supervisor, TaskState,
 };
 use nodata::registry::Registry;
 use nodata::secrets::Secrets;
@@ -219,6 +219,7 @@ impl Process {
             config,
             secrets: BTreeMap::new(),
             allow_http: Vec::new(),
+            budget: Budget::default(),
             on_error: scenario.policy,
             create_topics: false,
             tick_us: None,

@@ -17,6 +17,7 @@ use rustls::{ClientConfig, RootCertStore};
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -86,6 +87,8 @@ struct Inner {
     client: Client<HttpsConnector<Connect>, WasiBody>,
     /// Requests at once.
     room: Arc<Semaphore>,
+    /// Requests so far.
+    requests: AtomicU64,
 }
 
 /// A request that is not granted, in words for whoever deployed the component.
@@ -113,7 +116,12 @@ impl HttpClient {
             .http1_max_buf_size(HTTP_FIELDS_BYTES_MAX)
             .build(connector);
         let room = Arc::new(Semaphore::new(HTTP_REQUESTS_MAX));
-        Self { inner: Arc::new(Inner { machine, grants, client, room }) }
+        Self { inner: Arc::new(Inner { machine, grants, client, room, requests: AtomicU64::new(0) }) }
+    }
+
+    /// Requests that were sent so far, whatever came of them.
+    pub fn requests(&self) -> u64 {
+        self.inner.requests.load(Ordering::Relaxed)
     }
 
     /// Whether this may be sent.
@@ -139,9 +147,10 @@ impl HttpClient {
         request: Request<WasiBody>,
         options: RequestOptions,
     ) -> Result<Response<WasiBody>, WasiError> {
-        let Inner { machine, client, room, .. } = &*self.inner;
+        let Inner { machine, client, room, requests, .. } = &*self.inner;
         let Ok(permit) = room.clone().acquire_owned().await else { return Err(WasiError::ConnectionLimitReached) };
         let wait = options.first_byte_timeout.unwrap_or(HTTP_WAIT) + options.connect_timeout.unwrap_or(HTTP_CONNECT);
+        requests.fetch_add(1, Ordering::Relaxed);
         let answer = client.request(request);
         // The connection lives where it was made, on the thread that may wait for it.
         let answer = AbortOnDropHandle::new(machine.handle.spawn(answer));

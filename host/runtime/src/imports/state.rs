@@ -75,12 +75,15 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
         let opened = cx.data_mut().resources.push(OpenTable { name });
         Ok((opened.map_err(|_| Refused::Denied("this instance holds too many things open at once".to_owned())),))
     })?;
-    state.func_wrap("[method]table.get", |cx: Cx, (table, key): (Table, WasmList<u8>)| -> Answer<Option<Bytes>> {
-        let name = table_name(&cx, &table)?;
-        let key = element(key.as_le_slice(&cx), STATE_KEY_BYTES_MAX);
-        let found = cx.data().state.get(&name, &[key]).map(|values| values.into_iter().next().flatten());
-        Ok((found.map_err(Refused::from),))
-    })?;
+    state.func_wrap(
+        "[method]table.get",
+        |mut cx: Cx, (table, key): (Table, WasmList<u8>)| -> Answer<Option<Bytes>> {
+            let name = table_name(&cx, &table)?;
+            let key = element(key.as_le_slice(&cx), STATE_KEY_BYTES_MAX);
+            let found = cx.data_mut().state.get(&name, &[key]).map(|values| values.into_iter().next().flatten());
+            Ok((found.map_err(Refused::from),))
+        },
+    )?;
     state.func_wrap(
         "[method]table.put",
         |mut cx: Cx, (table, key, value): (Table, WasmList<u8>, WasmList<u8>)| -> Answer<()> {
@@ -97,9 +100,10 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     })?;
     state.func_wrap(
         "[method]table.get-many",
-        |cx: Cx, (table, keys): (Table, ColumnFromGuest)| -> Answer<ColumnToGuest> {
+        |mut cx: Cx, (table, keys): (Table, ColumnFromGuest)| -> Answer<ColumnToGuest> {
             let name = table_name(&cx, &table)?;
-            let got = required(&keys.read(&cx.as_context())).and_then(|keys| cx.data().state.get(&name, &keys));
+            let keys = required(&keys.read(&cx.as_context()));
+            let got = keys.and_then(|keys| cx.data_mut().state.get(&name, &keys));
             Ok((got.map(|values| column(&values).into()).map_err(Refused::from),))
         },
     )?;

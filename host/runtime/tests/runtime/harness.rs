@@ -8,7 +8,7 @@ use nodata_log::{
 };
 use nodata_runtime::{
     CallError, Compiler, Deployment, DescribedPort, GuestLog, GuestMetrics, HttpGrant, Input, Instance, InstanceLimits,
-    InstanceSettings, Output, Port, Program, Role, Runtime, RuntimeOptions, Secret,
+    InstanceSettings, Output, Port, Program, Role, Runtime, RuntimeOptions, Secret, Share,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -125,7 +125,10 @@ impl Setup {
     /// Tries the guest out, as is done when it is deployed, and says what is wrong with it.
     pub(crate) async fn try_out(self) -> String {
         let (program, deployment, _, runtime) = self.load().await;
-        let tried = runtime.spawn(async move { program.try_out(Role::Transform, deployment).await }).await.unwrap();
+        let tried = runtime
+            .spawn(&Share::default(), async move { program.try_out(Role::Transform, deployment).await })
+            .await
+            .unwrap();
         match tried {
             Ok(None) => "it is well".to_owned(),
             Ok(Some(ports)) => ports.iter().map(show_port).collect::<Vec<_>>().join("\n"),
@@ -137,7 +140,8 @@ impl Setup {
         let (program, deployment, log, runtime) = self.load().await;
         let settings =
             InstanceSettings { role: Role::Transform, deployment: deployment.clone(), task: TASK, log: log.clone() };
-        let started = runtime.spawn(async move { program.instantiate(settings).await }).await.unwrap();
+        let started =
+            runtime.spawn(&Share::default(), async move { program.instantiate(settings).await }).await.unwrap();
         Ok(Running {
             instance: Some(started?),
             guest_log: deployment.log.clone(),
@@ -190,7 +194,7 @@ impl Running {
             let output = instance.process(input).await;
             (instance, output)
         };
-        let (instance, output) = self.runtime.spawn(call).await.unwrap();
+        let (instance, output) = self.runtime.spawn(&Share::default(), call).await.unwrap();
         self.instance = Some(instance);
         output
     }
@@ -202,7 +206,7 @@ impl Running {
             let output = instance.tick(now_us, None).await;
             (instance, output)
         };
-        let (instance, output) = self.runtime.spawn(call).await.unwrap();
+        let (instance, output) = self.runtime.spawn(&Share::default(), call).await.unwrap();
         self.instance = Some(instance);
         output
     }
@@ -214,7 +218,7 @@ impl Running {
             let restored = instance.restore(saved, saved_by).await;
             (instance, restored)
         };
-        let (instance, restored) = self.runtime.spawn(call).await.unwrap();
+        let (instance, restored) = self.runtime.spawn(&Share::default(), call).await.unwrap();
         self.instance = Some(instance);
         restored
     }
@@ -222,7 +226,7 @@ impl Running {
     /// Lets the instance go in order.
     pub(crate) async fn let_go(&mut self) -> Result<(), CallError> {
         let instance = self.instance.take().unwrap();
-        self.runtime.spawn(instance.let_go()).await.unwrap()
+        self.runtime.spawn(&Share::default(), instance.let_go()).await.unwrap()
     }
 
     /// Drops a call after a while, unless it has returned by then.
@@ -232,7 +236,7 @@ impl Running {
             let given_up = tokio::time::timeout(after, instance.process(input)).await.is_err();
             (instance, given_up)
         };
-        let (instance, given_up) = self.runtime.spawn(call).await.unwrap();
+        let (instance, given_up) = self.runtime.spawn(&Share::default(), call).await.unwrap();
         self.instance = Some(instance);
         given_up
     }

@@ -6,7 +6,7 @@ use nodata_log::ErrorKind;
 use nodata_log::model::ModelLog;
 use nodata_runtime::{
     AcceptError, CompileError, Compiler, Deployment, Digest, GuestLog, InstanceLimits, InstanceSettings, Runtime,
-    RuntimeOptions,
+    RuntimeOptions, Share,
 };
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -216,7 +216,7 @@ async fn a_start_without_end_is_ended() {
         task: crate::harness::TASK,
         log: Arc::new(ModelLog::new(Arc::new(Still))),
     };
-    let started = runtime.spawn(async move { program.instantiate(settings).await }).await.unwrap();
+    let started = runtime.spawn(&Share::default(), async move { program.instantiate(settings).await }).await.unwrap();
     assert_eq!(started.err().unwrap().to_string(), "the component used more than 20 ms of processor time");
 }
 

@@ -20,10 +20,11 @@ impl Task {
         let mut hard = 0;
         while !self.settings.stop.is_cancelled() {
             let due = aggregate::due(how, self.time, &*self.settings.log, self.lease.task, most)?;
-            let Some((groups, state)) = due else { break };
+            let Some((groups, state, grown)) = due else { break };
             let (error, blame) = match self.close(&groups).await {
                 Ok(mut closed) => {
                     closed.state.extend(state);
+                    closed.grown += grown;
                     self.settle(0).await?;
                     if self.commit_in_place(closed).await? {
                         self.is_well();

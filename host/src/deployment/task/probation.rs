@@ -43,7 +43,9 @@ impl Task {
         if !probation.may_ask {
             return Ok(probation.was_well);
         }
-        Ok(self.ask_before(input).await?.is_some())
+        let succeeds = self.ask_before(input).await?.is_some();
+        self.is_excused = !succeeds;
+        Ok(succeeds)
     }
 
     /// What the one before makes of an input; `None`: it fails.

@@ -4,11 +4,12 @@ use super::TaskEnd;
 use crate::deployment::rollout::Probation;
 use crate::deployment::spec::{DeploymentSpec, Replay};
 use crate::deployment::status::{TaskState, TaskStatus};
+use crate::deployment::usage::TaskUsage;
 use crate::limits::FULL_WAIT;
 use crate::secrets::GrantedSecrets;
 use nodata_log::{Appended, Clock, Log, LogError, Offset, Pending, TaskKey, Tp, Transaction};
 use nodata_runtime::{
-    Deployment, GuestLog, GuestMetrics, HttpClient, Instance, InstanceLimits, InstanceSettings, Port, Program, Secret,
+    Deployment, GuestLog, GuestMetrics, HttpClient, Instance, InstanceSettings, Port, Program, Secret,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub(crate) struct TaskSettings {
     /// Its revision has just taken over.
     pub(crate) probation: Option<Arc<Probation>>,
     pub(crate) status: Arc<TaskStatus>,
+    pub(crate) usage: Arc<TaskUsage>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -44,6 +46,13 @@ impl TaskSettings {
             () = tokio::time::sleep(wait) => {}
             () = self.stop.cancelled() => {}
         }
+    }
+
+    /// Says how much memory an instance has after a call.
+    pub(crate) fn has_memory(&self, instance: &Instance) {
+        let memory_bytes = instance.memory_bytes();
+        self.status.update(|report| report.memory_bytes = memory_bytes);
+        self.usage.has_memory(memory_bytes);
     }
 
     /// Says something about the component in its log.
@@ -106,7 +115,7 @@ pub(crate) fn granted(
     metrics: Arc<GuestMetrics>,
     http: Option<HttpClient>,
 ) -> Arc<Deployment> {
-    let (config, limits) = (spec.config.clone(), InstanceLimits::default());
+    let (config, limits) = (spec.config.clone(), spec.budget.of_instance());
     Arc::new(Deployment { config, secrets, ports, log, metrics, http, limits })
 }
 
