@@ -60,6 +60,17 @@ pub const LOG_MESSAGES: usize = 4;
 /// How often a follower of a log looks for lines that were dropped.
 pub const LOG_LOOK: Duration = Duration::from_secs(1);
 
+// Components.
+
+/// Digits of a digest that are enough to name it.
+pub const DIGEST_DIGITS_MIN: usize = 6;
+
+/// Bytes of the label of a version.
+pub const LABEL_BYTES_MAX: usize = 64;
+
+/// Bytes of what a client says about who uploads a component.
+pub const UPLOADED_BY_BYTES_MAX: usize = 200;
+
 // Deployments.
 
 /// Longest name of a deployment: `<name>.dlq` and the like must be topic names.

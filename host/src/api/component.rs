@@ -1,11 +1,12 @@
 //! `ComponentService`.
 
 use crate::api::status::{self, Refusal};
-use crate::registry::{ComponentEntry, Registry, RegistryError};
+use crate::registry::{self, ComponentEntry, ComponentRef, ComponentSource, NewComponent, Registry, RegistryError};
 use bytes::BytesMut;
 use nodata_proto::server as wire;
 use nodata_proto::server::upload_component_request::Request as UploadPart;
 use nodata_runtime::{Digest, limits::COMPONENT_BYTES_MAX};
+use std::net::SocketAddr;
 use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) struct ComponentApi {
@@ -27,8 +28,35 @@ impl From<RegistryError> for Refusal {
 }
 
 fn to_wire(entry: ComponentEntry) -> wire::Component {
-    let ComponentEntry { name, digest, bytes, roles, extras, imports, uploaded_us } = entry;
-    wire::Component { name, digest, bytes, roles, extras, imports, uploaded_timestamp_us: uploaded_us }
+    let ComponentEntry { name, digest, labels, bytes, roles, extras, imports, .. } = entry;
+    let image = match entry.source {
+        ComponentSource::Upload => None,
+        ComponentSource::Image { reference, manifest_digest } => Some(wire::ImageSource { reference, manifest_digest }),
+    };
+    wire::Component {
+        name,
+        digest,
+        bytes,
+        roles,
+        extras,
+        imports,
+        uploaded_timestamp_us: entry.uploaded_us,
+        labels: labels.iter().map(ToString::to_string).collect(),
+        uploaded_by: entry.uploaded_by,
+        uploaded_from: entry.uploaded_from,
+        image,
+    }
+}
+
+/// What a request says about a component, beside its bytes.
+fn new_component(name: &str, version: &str, by: String, from: Option<SocketAddr>) -> Result<NewComponent, Refusal> {
+    let name = status::name("component", name)?;
+    let label = match version {
+        "" => None,
+        label => Some(registry::label(label).map_err(RegistryError::from)?),
+    };
+    let from = from.map(|address| address.ip().to_canonical().to_string()).unwrap_or_default();
+    Ok(NewComponent { label, by, from, ..NewComponent::named(name) })
 }
 
 #[tonic::async_trait]
@@ -37,6 +65,7 @@ impl wire::component_service_server::ComponentService for ComponentApi {
         &self,
         request: Request<Streaming<wire::UploadComponentRequest>>,
     ) -> Result<Response<wire::UploadComponentResponse>, Status> {
+        let from = request.remote_addr();
         let mut parts = request.into_inner();
         let start = match parts.message().await? {
             Some(wire::UploadComponentRequest { request: Some(UploadPart::Start(start)) }) => start,
@@ -46,7 +75,7 @@ impl wire::component_service_server::ComponentService for ComponentApi {
                 );
             }
         };
-        let name = status::name("component", &start.name)?;
+        let new = new_component(&start.name, &start.version, start.uploaded_by, from)?;
         let mut file = BytesMut::new();
         while let Some(part) = parts.message().await? {
             let Some(UploadPart::Chunk(chunk)) = part.request else {
@@ -68,7 +97,7 @@ impl wire::component_service_server::ComponentService for ComponentApi {
                     .into());
             }
         }
-        let entry = self.registry.put(&name, file.freeze()).await.map_err(Refusal::from)?;
+        let entry = self.registry.put(new, file.freeze()).await.map_err(Refusal::from)?;
         Ok(Response::new(wire::UploadComponentResponse { component: Some(to_wire(entry)) }))
     }
 
@@ -77,7 +106,11 @@ impl wire::component_service_server::ComponentService for ComponentApi {
         request: Request<wire::ListComponentsRequest>,
     ) -> Result<Response<wire::ListComponentsResponse>, Status> {
         let request = request.into_inner();
-        let entries = self.registry.list().await.map_err(Refusal::from)?;
+        let listed = match request.name.as_str() {
+            "" => self.registry.list().await,
+            name => self.registry.versions(&status::name("component", name)?).await,
+        };
+        let entries = listed.map_err(Refusal::from)?;
         // The order is by name and then from new to old, so the key of a page counts back.
         let key = |entry: &ComponentEntry| {
             format!("{}/{:020}/{}", entry.name, i64::MAX.wrapping_sub(entry.uploaded_us), entry.digest)
@@ -92,11 +125,11 @@ impl wire::component_service_server::ComponentService for ComponentApi {
         request: Request<wire::DescribeComponentRequest>,
     ) -> Result<Response<wire::DescribeComponentResponse>, Status> {
         let request = request.into_inner();
-        let name = status::name("component", &request.name)?;
-        let digest = (!request.digest.is_empty()).then_some(request.digest.as_str());
-        let entry = self.registry.find(&name, digest).await.map_err(Refusal::from)?;
+        let reference = ComponentRef::new(&request.name, &request.version).map_err(RegistryError::from);
+        let reference = reference.map_err(Refusal::from)?;
+        let entry = self.registry.find(&reference).await.map_err(Refusal::from)?;
         let digest: Digest = entry.digest.parse().map_err(|error| {
-            Refusal::new(nodata_log::ErrorKind::Corrupt, "DAMAGED", format!("component `{name}`: {error}"))
+            Refusal::new(nodata_log::ErrorKind::Corrupt, "DAMAGED", format!("component `{reference}`: {error}"))
         })?;
         let bytes = self.registry.bytes(digest).await.map_err(Refusal::from)?;
         let inspected = tokio::task::spawn_blocking(move || nodata_runtime::inspect_component(&bytes)).await;

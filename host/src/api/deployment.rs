@@ -7,6 +7,7 @@ use crate::deployment::{
     TaskView, Window,
 };
 use crate::limits::{LOG_LOOK, LOG_MESSAGES};
+use crate::registry::{ComponentRef, RegistryError};
 use nodata_log::LogError;
 use nodata_proto::server as wire;
 use nodata_proto::server::aggregate::Window as AskedWindow;
@@ -231,8 +232,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
     };
     Ok(DeployRequest {
         name: request.name,
-        component: request.component,
-        digest: (!request.digest.is_empty()).then_some(request.digest),
+        component: ComponentRef::new(&request.component, &request.version).map_err(RegistryError::from)?,
         role,
         begin,
         config: request.config,

@@ -1,9 +1,10 @@
 //! `nodata add-component`
 
-use crate::cli::component::{name_of, read, short, upload};
+use crate::cli::component::{AboutArgs, name_of, read, short, split, upload};
 use crate::cli::consume::time_us;
 use crate::cli::deployment::to_json;
 use crate::cli::{CliError, Common};
+use crate::registry::ComponentRef;
 use clap::Args;
 use nodata_client::proto::aggregate::Window;
 use nodata_client::proto::deploy_request::Role;
@@ -17,17 +18,18 @@ use nodata_runtime::HttpGrant;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Upload a component and run it on a topic.
+/// Upload a component, or take one that the server has, and run it on a topic.
 ///
 /// Where it begins is decided now: what is published while it starts is not missed.
 #[derive(Debug, Args)]
 pub(crate) struct AddComponentArgs {
-    /// The .wasm file.
-    #[arg(long, value_name = "FILE")]
-    file: PathBuf,
-    /// The name of the component and of the deployment [default: the name of the file].
+    #[command(flatten)]
+    which: WhichArgs,
+    /// The name of the deployment, and of a component that is uploaded [default: the name of the component, or of its file].
     #[arg(long)]
     name: Option<String>,
+    #[command(flatten)]
+    about: AboutArgs,
     #[command(flatten)]
     role: RoleArgs,
     #[command(flatten)]
@@ -62,6 +64,18 @@ pub(crate) struct AddComponentArgs {
     create_topics: bool,
     #[command(flatten)]
     common: Common,
+}
+
+/// Which component.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct WhichArgs {
+    /// The .wasm file.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// One that the server has: NAME, NAME@2.1 or NAME@sha256:27b3cf.
+    #[arg(long, value_name = "NAME[@VERSION]", conflicts_with_all = ["version", "by"])]
+    component: Option<ComponentRef>,
 }
 
 /// What it is deployed as.
@@ -199,11 +213,15 @@ pub(crate) async fn run(args: AddComponentArgs) -> Result<(), CliError> {
 }
 
 async fn add(args: AddComponentArgs) -> Result<(), CliError> {
-    let name = name_of(&args.file, args.name.clone())?;
+    let name = match (&args.which, args.name.clone()) {
+        (WhichArgs { component: Some(component), .. }, name) => name.unwrap_or_else(|| component.name.to_string()),
+        (WhichArgs { file: Some(file), .. }, name) => name_of(file, name)?,
+        (WhichArgs { .. }, _) => return Err(CliError::invalid("give --file or --component")),
+    };
     let role = wiring(&args)?;
     let config = collect("--config", args.config)?;
     let secrets = collect("--secret", args.secret)?;
-    let file = read(&args.file)?;
+    let file = args.which.file.as_deref().map(read).transpose()?;
     let client = args.common.connect().await?;
     // Wrong topics are told before anything is compiled.
     for topic in topics(&role).into_iter().filter(|_| !args.create_topics) {
@@ -213,7 +231,13 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
             if is_missing { error.or("have it made with --create-topics") } else { error }
         })?;
     }
-    let component = upload(&client, &name, file, &args.common).await?;
+    let (component, version) = match (file, &args.which.component) {
+        (Some(file), _) => {
+            let uploaded = upload(&client, &name, file, args.about, &args.common).await?;
+            (uploaded.name, format!("sha256:{}", uploaded.digest))
+        }
+        (None, component) => split(&component.as_ref().map(ToString::to_string).unwrap_or_default()),
+    };
     let (from, from_kept) = match args.from {
         None => (None, false),
         Some(From::Kept) => (None, true),
@@ -221,8 +245,8 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     };
     let request = DeployRequest {
         name: name.clone(),
-        component: component.name,
-        digest: component.digest,
+        component,
+        version,
         role: Some(role),
         from,
         from_kept,

@@ -3,13 +3,15 @@
 use crate::cli::out::{bytes, has_terminal, table, time};
 use crate::cli::{CliError, Common};
 use crate::limits::UPLOAD_CHUNK_BYTES;
+use crate::registry::label;
 use bytes::Bytes;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use nodata_client::Client;
 use nodata_client::proto::upload_component_request::Request;
 use nodata_client::proto::{
-    Component, DescribeComponentRequest, ListComponentsRequest, UploadComponentRequest, UploadComponentStart,
+    Component, DescribeComponentRequest, ImageSource, ListComponentsRequest, UploadComponentRequest,
+    UploadComponentStart,
 };
 use nodata_runtime::{AcceptError, ComponentInfo, Extra, inspect_component, limits::COMPONENT_BYTES_MAX};
 use serde_json::{Value, json};
@@ -26,6 +28,8 @@ pub(crate) enum ComponentCommand {
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
+        about: AboutArgs,
+        #[command(flatten)]
         common: Common,
     },
     /// List the components of the server, the latest upload of each name first.
@@ -33,36 +37,80 @@ pub(crate) enum ComponentCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Show what a component imports and exports: a file (no server is needed), or one of the server's as NAME or NAME@DIGEST.
+    /// List the versions of a component, the latest upload first.
+    Versions {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show what a component imports and exports: a file (no server is needed), or one of the server's.
     Inspect {
-        /// A .wasm file, or the name of a component of the server.
+        /// A .wasm file, or a component of the server: NAME is the latest upload, NAME@2, NAME@2.1 and NAME@2.1.0 the highest label
+        /// that fits, NAME@sha256:27b3cf the version whose digest begins so.
         component: String,
         #[command(flatten)]
         common: Common,
     },
 }
 
+/// What is said about a component that is uploaded.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AboutArgs {
+    /// A label for it, such as 1.2.0: it names these bytes, and no others ever.
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    version: Option<String>,
+    /// Who uploads it, for those who read it later [default: user@machine].
+    #[arg(long, value_name = "WHO")]
+    by: Option<String>,
+}
+
+impl AboutArgs {
+    fn start(self, name: &str) -> UploadComponentStart {
+        let uploaded_by = self.by.unwrap_or_else(user_and_machine);
+        UploadComponentStart { name: name.to_owned(), version: self.version.unwrap_or_default(), uploaded_by }
+    }
+}
+
+/// Told here, before anything is uploaded.
+fn version(text: &str) -> Result<String, String> {
+    label(text).map(|label| label.to_string()).map_err(|error| error.to_string())
+}
+
+fn user_and_machine() -> String {
+    #[expect(clippy::disallowed_methods, reason = "this is a default of the command line, and is shown as what it is")]
+    let user = std::env::var("USER").ok();
+    let uname = rustix::system::uname();
+    let machine = uname.nodename().to_string_lossy();
+    match user {
+        Some(user) => format!("{user}@{machine}"),
+        None => machine.into_owned(),
+    }
+}
+
 pub(crate) async fn run(command: ComponentCommand) -> Result<(), CliError> {
     let json = match &command {
         ComponentCommand::Push { common, .. }
         | ComponentCommand::List { common }
+        | ComponentCommand::Versions { common, .. }
         | ComponentCommand::Inspect { common, .. } => common.json,
     };
     let done = match command {
-        ComponentCommand::Push { file, name, common } => push(&file, name, &common).await,
+        ComponentCommand::Push { file, name, about, common } => push(&file, name, about, &common).await,
         ComponentCommand::List { common } => list(&common).await,
+        ComponentCommand::Versions { name, common } => versions(&name, &common).await,
         ComponentCommand::Inspect { component, common } => inspect(&component, &common).await,
     };
     done.map_err(|error| error.told_as_json(json))
 }
 
-async fn push(file: &Path, name: Option<String>, common: &Common) -> Result<(), CliError> {
+async fn push(file: &Path, name: Option<String>, about: AboutArgs, common: &Common) -> Result<(), CliError> {
     let name = name_of(file, name)?;
     let bytes = read(file)?;
     let client = common.connect().await?;
-    let component = upload(&client, &name, bytes, common).await?;
+    let component = upload(&client, &name, bytes, about, common).await?;
     common.out().show(&to_json(&component), || {
-        vec![format!("uploaded {} ({}, {})", component.name, short(&component.digest), self::bytes(component.bytes))]
+        vec![format!("uploaded {} ({}, {})", component.name, named(&component), self::bytes(component.bytes))]
     })
 }
 
@@ -88,7 +136,13 @@ pub(crate) fn read(file: &Path) -> Result<Bytes, CliError> {
 }
 
 /// Uploads a component, and shows that something happens while the server compiles it.
-pub(crate) async fn upload(client: &Client, name: &str, file: Bytes, common: &Common) -> Result<Component, CliError> {
+pub(crate) async fn upload(
+    client: &Client,
+    name: &str,
+    file: Bytes,
+    about: AboutArgs,
+    common: &Common,
+) -> Result<Component, CliError> {
     let spinner = if has_terminal() && !common.json {
         let spinner = ProgressBar::new_spinner();
         spinner
@@ -98,8 +152,7 @@ pub(crate) async fn upload(client: &Client, name: &str, file: Bytes, common: &Co
     } else {
         None
     };
-    let start =
-        UploadComponentRequest { request: Some(Request::Start(UploadComponentStart { name: name.to_owned() })) };
+    let start = UploadComponentRequest { request: Some(Request::Start(about.start(name))) };
     let chunks = (0..file.len()).step_by(UPLOAD_CHUNK_BYTES).map(move |at| {
         let chunk = file.slice(at..(at + UPLOAD_CHUNK_BYTES).min(file.len()));
         UploadComponentRequest { request: Some(Request::Chunk(chunk)) }
@@ -113,29 +166,75 @@ pub(crate) async fn upload(client: &Client, name: &str, file: Bytes, common: &Co
 }
 
 async fn list(common: &Common) -> Result<(), CliError> {
-    let mut components = common.connect().await?.components();
-    let mut found = Vec::new();
-    let mut request = ListComponentsRequest { page_size: 1000, ..Default::default() };
-    loop {
-        let page = components.list_components(request.clone()).await?.into_inner();
-        found.extend(page.components);
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
+    let found = listed("", common).await?;
     common.out().show(&Value::Array(found.iter().map(to_json).collect()), || {
         let row = |component: &Component| {
             vec![
                 component.name.clone(),
+                component.labels.join(", "),
                 short(&component.digest).to_owned(),
                 abilities(&component.roles, &component.extras),
                 bytes(component.bytes),
                 time(component.uploaded_timestamp_us),
             ]
         };
-        table(&["NAME", "DIGEST", "ROLES", "SIZE", "UPLOADED"], &found.iter().map(row).collect::<Vec<_>>())
+        let head = ["NAME", "VERSION", "DIGEST", "ROLES", "SIZE", "UPLOADED"];
+        table(&head, &found.iter().map(row).collect::<Vec<_>>())
     })
+}
+
+async fn versions(name: &str, common: &Common) -> Result<(), CliError> {
+    let found = listed(name, common).await?;
+    common.out().show(&Value::Array(found.iter().map(to_json).collect()), || {
+        let row = |component: &Component| {
+            vec![
+                component.labels.join(", "),
+                short(&component.digest).to_owned(),
+                abilities(&component.roles, &component.extras),
+                bytes(component.bytes),
+                time(component.uploaded_timestamp_us),
+                who(component),
+                source(component),
+            ]
+        };
+        let head = ["VERSION", "DIGEST", "ROLES", "SIZE", "UPLOADED", "BY", "FROM"];
+        table(&head, &found.iter().map(row).collect::<Vec<_>>())
+    })
+}
+
+/// The versions of a component, or of all.
+async fn listed(name: &str, common: &Common) -> Result<Vec<Component>, CliError> {
+    let mut components = common.connect().await?.components();
+    let mut found = Vec::new();
+    let mut request = ListComponentsRequest { page_size: 1000, name: name.to_owned(), ..Default::default() };
+    loop {
+        let page = components.list_components(request.clone()).await?.into_inner();
+        found.extend(page.components);
+        if page.next_page_token.is_empty() {
+            return Ok(found);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// Who uploaded it, as was said, and from where.
+fn who(component: &Component) -> String {
+    match (component.uploaded_by.as_str(), component.uploaded_from.as_str()) {
+        ("", "") => "somebody".to_owned(),
+        ("", from) => format!("somebody at {from}"),
+        (by, "") => by.to_owned(),
+        (by, from) => format!("{by} at {from}"),
+    }
+}
+
+fn source(component: &Component) -> String {
+    match &component.image {
+        None => "upload".to_owned(),
+        Some(ImageSource { reference, manifest_digest }) => match reference.ends_with(manifest_digest.as_str()) {
+            true => reference.clone(),
+            false => format!("{reference} ({manifest_digest})"),
+        },
+    }
 }
 
 async fn inspect(component: &str, common: &Common) -> Result<(), CliError> {
@@ -159,8 +258,8 @@ async fn inspect(component: &str, common: &Common) -> Result<(), CliError> {
         let title = format!("{component}: {}, {}, sha256 {digest}", abilities(&roles, &extras), self::bytes(bytes));
         (json, title, imports, wit)
     } else {
-        let (name, digest) = component.split_once('@').unwrap_or((component, ""));
-        let request = DescribeComponentRequest { name: name.to_owned(), digest: digest.to_owned() };
+        let (name, version) = split(component);
+        let request = DescribeComponentRequest { name, version };
         let described = common.connect().await?.components().describe_component(request).await?.into_inner();
         let found = described.component.unwrap_or_default();
         let mut json = to_json(&found);
@@ -192,6 +291,20 @@ fn abilities(roles: &[String], extras: &[String]) -> String {
     if extras.is_empty() { roles } else { format!("{roles} ({})", extras.join(", ")) }
 }
 
+/// A reference as requests have it. What is wrong with it, the server says.
+pub(crate) fn split(reference: &str) -> (String, String) {
+    let (name, version) = reference.split_once('@').unwrap_or((reference, ""));
+    (name.to_owned(), version.to_owned())
+}
+
+/// How a version is called: by its highest label, and by its digest.
+pub(crate) fn named(component: &Component) -> String {
+    match component.labels.first() {
+        Some(label) => format!("{label}, {}", short(&component.digest)),
+        None => short(&component.digest).to_owned(),
+    }
+}
+
 /// Enough of a digest to tell components apart.
 pub(crate) fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
@@ -200,11 +313,17 @@ pub(crate) fn short(digest: &str) -> &str {
 pub(crate) fn to_json(component: &Component) -> Value {
     json!({
         "name": component.name,
+        "labels": component.labels,
         "digest": component.digest,
         "bytes": component.bytes,
         "roles": component.roles,
         "extras": component.extras,
         "imports": component.imports,
         "uploaded": time(component.uploaded_timestamp_us),
+        "uploaded_by": component.uploaded_by,
+        "uploaded_from": component.uploaded_from,
+        "image": component.image.as_ref().map(|image| {
+            json!({ "reference": image.reference, "manifest_digest": image.manifest_digest })
+        }),
     })
 }

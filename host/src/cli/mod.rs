@@ -5,7 +5,7 @@
 mod add_component; // add-component
 mod aggregate; // aggregate scan
 mod bench; // bench publish|consume|transform
-mod component; // component push|list|inspect
+mod component; // component push|list|versions|inspect
 mod consume; // consume
 mod deployment; // deployment list|describe|pause|resume|delete|logs
 mod dlq; // dlq list|show|replay

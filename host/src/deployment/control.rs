@@ -13,7 +13,7 @@ use crate::deployment::wiring::{check_ports, input_to_make, start_of_new};
 use crate::limits::{
     CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX, SECRETS_GRANTED_MAX, TICK_US, TICK_US_MIN,
 };
-use crate::registry::{ComponentEntry, Registry};
+use crate::registry::{ComponentEntry, ComponentRef, Registry};
 use crate::secrets::Secrets;
 use nodata_log::{
     Bounds, Clock, Expect, Log, LogError, MetadataStore, Name, Offset, TaskKey, TimestampUs, Topic, TopicConfig, Tp,
@@ -61,9 +61,7 @@ pub enum DeployedAs {
 #[derive(Clone, Debug)]
 pub struct DeployRequest {
     pub name: String,
-    pub component: String,
-    /// `None`: the latest upload.
-    pub digest: Option<String>,
+    pub component: ComponentRef,
     pub role: DeployedAs,
     pub begin: Begin,
     pub config: BTreeMap<String, String>,
@@ -227,7 +225,6 @@ impl Deployments {
         let DeployRequest {
             name,
             component,
-            digest,
             role,
             begin,
             config,
@@ -267,7 +264,7 @@ impl Deployments {
             self.parts.secrets.check(&Name::new(secret)?)?;
         }
         let topic = self.wired(role, &input, &outputs, create_topics)?;
-        let component = self.parts.registry.find(&Name::new(&component)?, digest.as_deref()).await?;
+        let component = self.parts.registry.find(&component).await?;
         let ComponentEntry { name: component, digest, roles, .. } = component;
         let world = role.of_component().world();
         if !roles.iter().any(|role| role == world) {

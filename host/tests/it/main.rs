@@ -35,5 +35,6 @@ mod tail;
 mod ticks;
 mod topics;
 mod uploads;
+mod versions;
 mod walls;
 mod webhook;

@@ -1,0 +1,87 @@
+//! Why a component could not be taken or found.
+
+use crate::limits::DIGEST_DIGITS_MIN;
+use crate::registry::reference::{ComponentRef, ReferenceError, VersionRef};
+use nodata_log::{ErrorKind, LogError, Name};
+use nodata_runtime::AcceptError;
+use semver::Version;
+use std::io;
+use thiserror::Error;
+
+/// Why a component could not be taken or found.
+#[derive(Debug, Error)]
+pub enum RegistryError {
+    #[error("{0}")]
+    Accept(#[from] AcceptError),
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    #[error("component `{name}` does not exist")]
+    Unknown { name: Name },
+    #[error("component `{}` has no version {}", reference.name, reference.version)]
+    UnknownVersion { reference: ComponentRef },
+    #[error("component `{}` has several versions whose digests begin with {}", reference.name, reference.version)]
+    Ambiguous { reference: ComponentRef },
+    #[error("`{label}` is the label of another version of component `{name}`, sha256:{digest}, and remains that")]
+    LabelTaken { name: Name, label: Version, digest: String },
+    #[error("who uploads a component: {what}")]
+    By { what: String },
+    #[error("the component could not be written: {0}")]
+    Write(#[source] io::Error),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the entry of component `{name}` cannot be read: {what}")]
+    Entry { name: String, what: String },
+}
+
+impl RegistryError {
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            RegistryError::Accept(error) => error.kind(),
+            RegistryError::Unknown { .. } | RegistryError::UnknownVersion { .. } => ErrorKind::NotFound,
+            RegistryError::Reference(_) | RegistryError::Ambiguous { .. } | RegistryError::By { .. } => {
+                ErrorKind::Invalid
+            }
+            RegistryError::LabelTaken { .. } => ErrorKind::Conflict,
+            RegistryError::Write(error) if error.kind() == io::ErrorKind::StorageFull => ErrorKind::Exhausted,
+            RegistryError::Write(_) => ErrorKind::Unavailable,
+            RegistryError::Log(error) => error.kind(),
+            RegistryError::Entry { .. } => ErrorKind::Corrupt,
+        }
+    }
+
+    /// A word that a program can match.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            RegistryError::Accept(_) => "COMPONENT_REFUSED",
+            RegistryError::Reference(ReferenceError::Name(_)) => "NAME",
+            RegistryError::Reference(_) | RegistryError::Ambiguous { .. } => "VERSION",
+            RegistryError::Unknown { .. } => "UNKNOWN_COMPONENT",
+            RegistryError::UnknownVersion { .. } => "UNKNOWN_VERSION",
+            RegistryError::LabelTaken { .. } => "LABEL_TAKEN",
+            RegistryError::By { .. } => "UPLOADED_BY",
+            RegistryError::Write(_) => "WRITE_FAILED",
+            RegistryError::Log(error) => error.reason(),
+            RegistryError::Entry { .. } => "DAMAGED",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            RegistryError::Accept(error) => error.hint(),
+            RegistryError::Unknown { name } => {
+                Some(format!("upload it with `nodata component push FILE --name {name}`"))
+            }
+            RegistryError::UnknownVersion { reference } => Some(match reference.version {
+                VersionRef::Major(number) if number.to_string().len() >= DIGEST_DIGITS_MIN => {
+                    format!("this is a label; the digest that begins so is sha256:{number}")
+                }
+                _ => format!("see which there are: `nodata component versions {}`", reference.name),
+            }),
+            RegistryError::Ambiguous { .. } => Some("give more digits".to_owned()),
+            RegistryError::LabelTaken { .. } => Some("give the new version another label".to_owned()),
+            _ => None,
+        }
+    }
+}
