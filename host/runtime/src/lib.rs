@@ -12,6 +12,7 @@ mod secret; // a value that is for one component
 
 // The way of an upload.
 mod accept; // what must be true of it
+mod asks; // what it could ask for, in words
 mod cache; // compiled components on the disk
 mod compile; // in a child that can be killed
 mod inspect; // what a file is, before it is compiled
@@ -39,6 +40,7 @@ mod threads; // where guests run
 
 pub use crate::http::{HttpClient, HttpGrant, HttpGrantError};
 pub use accept::{AcceptError, ComponentInfo};
+pub use asks::could_ask_for;
 pub use call_error::{CallError, CallErrorReason};
 pub use compile::{CompileError, CompileLimits, Compiler, child_main};
 pub use contract::{Extra, Role};

@@ -1,6 +1,7 @@
 //! `ComponentService`.
 
 use crate::api::status::{self, Refusal};
+use crate::deployment::Deployments;
 use crate::registry::{self, ComponentEntry, ComponentRef, ComponentSource, NewComponent, Registry, RegistryError};
 use bytes::BytesMut;
 use nodata_proto::server as wire;
@@ -11,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) struct ComponentApi {
     pub(crate) registry: Registry,
+    pub(crate) deployments: Deployments,
 }
 
 impl From<RegistryError> for Refusal {
@@ -57,6 +59,10 @@ fn new_component(name: &str, version: &str, by: String, from: Option<SocketAddr>
     };
     let from = from.map(|address| address.ip().to_canonical().to_string()).unwrap_or_default();
     Ok(NewComponent { label, by, from, ..NewComponent::named(name) })
+}
+
+fn reference(name: &str, version: &str) -> Result<ComponentRef, Refusal> {
+    Ok(ComponentRef::new(name, version).map_err(RegistryError::from)?)
 }
 
 #[tonic::async_trait]
@@ -125,8 +131,7 @@ impl wire::component_service_server::ComponentService for ComponentApi {
         request: Request<wire::DescribeComponentRequest>,
     ) -> Result<Response<wire::DescribeComponentResponse>, Status> {
         let request = request.into_inner();
-        let reference = ComponentRef::new(&request.name, &request.version).map_err(RegistryError::from);
-        let reference = reference.map_err(Refusal::from)?;
+        let reference = reference(&request.name, &request.version)?;
         let entry = self.registry.find(&reference).await.map_err(Refusal::from)?;
         let digest: Digest = entry.digest.parse().map_err(|error| {
             Refusal::new(nodata_log::ErrorKind::Corrupt, "DAMAGED", format!("component `{reference}`: {error}"))
@@ -137,6 +142,19 @@ impl wire::component_service_server::ComponentService for ComponentApi {
             Ok(info) => info.map_err(|error| Refusal::from(RegistryError::from(error)))?,
             Err(_) => return Err(Refusal::from(nodata_log::LogError::Stopping).into()),
         };
-        Ok(Response::new(wire::DescribeComponentResponse { component: Some(to_wire(entry)), wit: info.wit }))
+        let deployments = self.deployments.needing(&entry.name, &entry.digest).await.map_err(Refusal::from)?;
+        let component = Some(to_wire(entry));
+        Ok(Response::new(wire::DescribeComponentResponse { component, wit: info.wit, deployments }))
+    }
+
+    async fn delete_component(
+        &self,
+        request: Request<wire::DeleteComponentRequest>,
+    ) -> Result<Response<wire::DeleteComponentResponse>, Status> {
+        let request = request.into_inner();
+        let reference = reference(&request.name, &request.version)?;
+        let needed_by = async |entry: &ComponentEntry| self.deployments.needing(&entry.name, &entry.digest).await;
+        let deleted = self.registry.delete(&reference, needed_by).await.map_err(Refusal::from)?;
+        Ok(Response::new(wire::DeleteComponentResponse { component: Some(to_wire(deleted)) }))
     }
 }

@@ -3,17 +3,18 @@
 use crate::cli::out::{bytes, has_terminal, table, time};
 use crate::cli::{CliError, Common};
 use crate::limits::UPLOAD_CHUNK_BYTES;
-use crate::registry::label;
+use crate::registry::{ComponentRef, label};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use nodata_client::Client;
 use nodata_client::proto::upload_component_request::Request;
 use nodata_client::proto::{
-    Component, DescribeComponentRequest, ImageSource, ListComponentsRequest, UploadComponentRequest,
-    UploadComponentStart,
+    Component, DeleteComponentRequest, DescribeComponentRequest, DescribeComponentResponse, ImageSource,
+    ListComponentsRequest, UploadComponentRequest, UploadComponentStart,
 };
-use nodata_runtime::{AcceptError, ComponentInfo, Extra, inspect_component, limits::COMPONENT_BYTES_MAX};
+use nodata_runtime::limits::COMPONENT_BYTES_MAX;
+use nodata_runtime::{AcceptError, ComponentInfo, Extra, could_ask_for, inspect_component};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,6 +42,14 @@ pub(crate) enum ComponentCommand {
     Versions {
         /// Its name.
         name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Delete a version that no deployment needs. Its labels go on naming these bytes.
+    Delete {
+        /// NAME@2.1.0 or NAME@sha256:27b3cf.
+        #[arg(value_name = "NAME@VERSION")]
+        component: ComponentRef,
         #[command(flatten)]
         common: Common,
     },
@@ -93,12 +102,14 @@ pub(crate) async fn run(command: ComponentCommand) -> Result<(), CliError> {
         ComponentCommand::Push { common, .. }
         | ComponentCommand::List { common }
         | ComponentCommand::Versions { common, .. }
+        | ComponentCommand::Delete { common, .. }
         | ComponentCommand::Inspect { common, .. } => common.json,
     };
     let done = match command {
         ComponentCommand::Push { file, name, about, common } => push(&file, name, about, &common).await,
         ComponentCommand::List { common } => list(&common).await,
         ComponentCommand::Versions { name, common } => versions(&name, &common).await,
+        ComponentCommand::Delete { component, common } => delete(&component, &common).await,
         ComponentCommand::Inspect { component, common } => inspect(&component, &common).await,
     };
     done.map_err(|error| error.told_as_json(json))
@@ -237,50 +248,89 @@ fn source(component: &Component) -> String {
     }
 }
 
+async fn delete(component: &ComponentRef, common: &Common) -> Result<(), CliError> {
+    let (name, version) = split(&component.to_string());
+    let request = DeleteComponentRequest { name, version };
+    let deleted = common.connect().await?.components().delete_component(request).await?.into_inner();
+    let deleted = deleted.component.unwrap_or_default();
+    common.out().show(&to_json(&deleted), || vec![format!("deleted {} ({})", deleted.name, named(&deleted))])
+}
+
 async fn inspect(component: &str, common: &Common) -> Result<(), CliError> {
     let path = Path::new(component);
-    let (json, title, imports, wit) = if path.is_file() {
-        let bytes = read(path)?;
-        let info = inspect_component(&bytes).map_err(|error| {
-            let failed = CliError::invalid(format!("{}: {error}", path.display()));
-            match error.hint() {
-                Some(hint) => failed.hint(hint),
-                None => failed,
-            }
-        })?;
-        let ComponentInfo { digest, bytes, roles, extras, imports, wit, .. } = info;
-        let roles: Vec<String> = roles.iter().map(|role| role.world().to_owned()).collect();
-        let extras: Vec<String> = extras.iter().map(|extra| extra.interface().to_owned()).collect();
-        let json = json!({
-            "file": component, "digest": digest.to_string(), "bytes": bytes, "roles": roles, "extras": extras,
-            "imports": imports, "wit": wit,
-        });
-        let title = format!("{component}: {}, {}, sha256 {digest}", abilities(&roles, &extras), self::bytes(bytes));
-        (json, title, imports, wit)
-    } else {
-        let (name, version) = split(component);
-        let request = DescribeComponentRequest { name, version };
-        let described = common.connect().await?.components().describe_component(request).await?.into_inner();
-        let found = described.component.unwrap_or_default();
-        let mut json = to_json(&found);
-        json["wit"] = described.wit.clone().into();
-        let title = format!(
-            "{}: {}, {}, sha256 {}, uploaded {}",
-            found.name,
-            abilities(&found.roles, &found.extras),
-            bytes(found.bytes),
-            found.digest,
-            time(found.uploaded_timestamp_us)
-        );
-        (json, title, found.imports, described.wit)
-    };
-    common.out().show(&json, || {
-        let mut lines = vec![title, String::new(), "imports".to_owned()];
-        lines.extend(imports.iter().map(|import| format!("  {import}")));
-        lines.push(String::new());
-        lines.extend(wit.lines().map(str::to_owned));
-        lines
-    })
+    if !path.is_file() {
+        return inspect_known(component, common).await;
+    }
+    let bytes = read(path)?;
+    let info = inspect_component(&bytes).map_err(|error| {
+        let failed = CliError::invalid(format!("{}: {error}", path.display()));
+        match error.hint() {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        }
+    })?;
+    let ComponentInfo { digest, bytes, roles, extras, imports, wit, .. } = info;
+    let roles: Vec<String> = roles.iter().map(|role| role.world().to_owned()).collect();
+    let extras: Vec<String> = extras.iter().map(|extra| extra.interface().to_owned()).collect();
+    let json = json!({
+        "file": component, "digest": digest.to_string(), "bytes": bytes, "roles": roles, "extras": extras,
+        "imports": imports, "could_ask_for": could_ask_for(&imports), "wit": wit,
+    });
+    let facts = [
+        ("digest", format!("sha256:{digest}")),
+        ("size", self::bytes(bytes)),
+        ("is", abilities(&roles, &extras)),
+        ("could", could(&imports)),
+    ];
+    common.out().show(&json, || described(component, &facts, &wit))
+}
+
+/// One that the server has.
+async fn inspect_known(component: &str, common: &Common) -> Result<(), CliError> {
+    let (name, version) = split(component);
+    let request = DescribeComponentRequest { name, version };
+    let found = common.connect().await?.components().describe_component(request).await?.into_inner();
+    let DescribeComponentResponse { component, wit, deployments } = found;
+    let component = component.unwrap_or_default();
+    let mut json = to_json(&component);
+    json["could_ask_for"] = could_ask_for(&component.imports).into();
+    json["deployments"] = deployments.clone().into();
+    json["wit"] = wit.clone().into();
+    let or = |words: String, none: &str| if words.is_empty() { none.to_owned() } else { words };
+    let facts = [
+        ("labels", or(component.labels.join(", "), "none")),
+        ("digest", format!("sha256:{}", component.digest)),
+        ("size", bytes(component.bytes)),
+        ("is", abilities(&component.roles, &component.extras)),
+        ("could", could(&component.imports)),
+        ("uploaded", format!("{} by {}", time(component.uploaded_timestamp_us), who(&component))),
+        ("source", source(&component)),
+        ("used by", or(deployments.join(", "), "no deployment")),
+    ];
+    common.out().show(&json, || described(&component.name, &facts, &wit))
+}
+
+/// A component for a person.
+fn described(title: &str, facts: &[(&str, String)], wit: &str) -> Vec<String> {
+    let mut lines = vec![title.to_owned()];
+    for (name, fact) in facts {
+        let mut name = *name;
+        for line in fact.lines() {
+            lines.push(format!("  {name:<10}{line}"));
+            name = "";
+        }
+    }
+    lines.push(String::new());
+    lines.extend(wit.lines().map(str::to_owned));
+    lines
+}
+
+/// What a component could do, a line for each.
+fn could(imports: &[String]) -> String {
+    match could_ask_for(imports) {
+        nothing if nothing.is_empty() => "read and emit events, and nothing else".to_owned(),
+        words => words.join("\n"),
+    }
 }
 
 /// What a component can be deployed as, and what it does beside that.

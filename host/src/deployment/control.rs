@@ -264,7 +264,8 @@ impl Deployments {
             self.parts.secrets.check(&Name::new(secret)?)?;
         }
         let topic = self.wired(role, &input, &outputs, create_topics)?;
-        let component = self.parts.registry.find(&component).await?;
+        // Until the entry of the deployment says so, only this says that the version is needed.
+        let (component, _needed) = self.parts.registry.hold(&component).await?;
         let ComponentEntry { name: component, digest, roles, .. } = component;
         let world = role.of_component().world();
         if !roles.iter().any(|role| role == world) {
@@ -609,6 +610,19 @@ impl Deployments {
         let tasks = tasks.collect();
         let metrics = known.map(|live| live.metrics.snapshot().series).unwrap_or_default();
         Ok(DeploymentView { spec: spec.clone(), tasks, metrics })
+    }
+
+    /// The deployments that need a version of a component: those that run it, also paused or on their way out, and what is kept of some.
+    pub async fn needing(&self, component: &str, digest: &str) -> Result<Vec<String>, LogError> {
+        // What is on its way to the disk counts already.
+        self.parts.log.barrier()?.await?;
+        let specs = self.entries().await?;
+        let needing = specs.iter().filter(|spec| spec.needs(component, digest));
+        let named = |spec: &Arc<DeploymentSpec>| match spec.is_kept() {
+            true => format!("{} (kept)", spec.name),
+            false => spec.name.clone(),
+        };
+        Ok(needing.map(named).collect())
     }
 
     /// The names of the deployments that read from a topic or write to it.

@@ -165,6 +165,11 @@ impl DeploymentSpec {
         format!("{}.dlq", self.name)
     }
 
+    /// Whether it needs a version of a component.
+    pub(crate) fn needs(&self, component: &str, digest: &str) -> bool {
+        (self.component.as_str(), self.digest.as_str()) == (component, digest)
+    }
+
     /// Whether it reads from a topic or writes to it.
     pub(crate) fn uses(&self, topic: &str) -> bool {
         let is_parts = self.parts.is_some() && self.parts_topic() == topic;

@@ -23,6 +23,12 @@ pub enum RegistryError {
     Ambiguous { reference: ComponentRef },
     #[error("`{label}` is the label of another version of component `{name}`, sha256:{digest}, and remains that")]
     LabelTaken { name: Name, label: Version, digest: String },
+    #[error("component `{name}` may have several versions, and only one can be deleted at once")]
+    WhichVersion { name: Name },
+    #[error("component `{}` is being deployed or deleted", .reference)]
+    Busy { reference: ComponentRef },
+    #[error("component `{name}`, sha256:{digest}, is needed by deployment {}", deployments.join(", "))]
+    InUse { name: String, digest: String, deployments: Vec<String> },
     #[error("who uploads a component: {what}")]
     By { what: String },
     #[error("the component could not be written: {0}")]
@@ -42,7 +48,10 @@ impl RegistryError {
             RegistryError::Reference(_) | RegistryError::Ambiguous { .. } | RegistryError::By { .. } => {
                 ErrorKind::Invalid
             }
-            RegistryError::LabelTaken { .. } => ErrorKind::Conflict,
+            RegistryError::WhichVersion { .. } => ErrorKind::Invalid,
+            RegistryError::LabelTaken { .. } | RegistryError::Busy { .. } | RegistryError::InUse { .. } => {
+                ErrorKind::Conflict
+            }
             RegistryError::Write(error) if error.kind() == io::ErrorKind::StorageFull => ErrorKind::Exhausted,
             RegistryError::Write(_) => ErrorKind::Unavailable,
             RegistryError::Log(error) => error.kind(),
@@ -59,6 +68,9 @@ impl RegistryError {
             RegistryError::Unknown { .. } => "UNKNOWN_COMPONENT",
             RegistryError::UnknownVersion { .. } => "UNKNOWN_VERSION",
             RegistryError::LabelTaken { .. } => "LABEL_TAKEN",
+            RegistryError::WhichVersion { .. } => "WHICH_VERSION",
+            RegistryError::Busy { .. } => "BUSY",
+            RegistryError::InUse { .. } => "IN_USE",
             RegistryError::By { .. } => "UPLOADED_BY",
             RegistryError::Write(_) => "WRITE_FAILED",
             RegistryError::Log(error) => error.reason(),
@@ -80,6 +92,13 @@ impl RegistryError {
                 _ => format!("see which there are: `nodata component versions {}`", reference.name),
             }),
             RegistryError::Ambiguous { .. } => Some("give more digits".to_owned()),
+            RegistryError::WhichVersion { name } => Some(format!(
+                "name it: `{name}@2.1.0` or `{name}@sha256:27b3cf`; `nodata component versions {name}` shows them"
+            )),
+            RegistryError::Busy { .. } => Some("try again when that is done".to_owned()),
+            RegistryError::InUse { .. } => {
+                Some("deploy another version there, or delete the deployment, or what is kept of it".to_owned())
+            }
             RegistryError::LabelTaken { .. } => Some("give the new version another label".to_owned()),
             _ => None,
         }

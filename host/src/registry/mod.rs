@@ -3,15 +3,19 @@
 //! The file is durable before its entry is, so an entry always has its file. A file without an entry is what a crash between
 //! the two leaves; it does no harm and is found again when the same component is uploaded.
 
+mod delete; // a version that nobody needs goes
 mod entry; // what is known of a component
 mod error; // why one is refused
+mod holds; // what is being deployed is not deleted
 mod reference; // which version is meant
 
 pub use entry::{ComponentEntry, ComponentSource, NewComponent};
 pub use error::RegistryError;
+pub use holds::Hold;
 pub use reference::{ComponentRef, ReferenceError, VersionRef, label};
 
 use bytes::Bytes;
+use holds::Holds;
 use nodata_log::fs::{self, Fs};
 use nodata_log::{Clock, Expect, LogError, MetadataStore, Name};
 use nodata_runtime::{AcceptError, ComponentInfo, Digest, Program, Runtime};
@@ -41,6 +45,7 @@ pub struct Registry {
     clock: Arc<dyn Clock>,
     /// What is kept is changed by one at a time.
     changing: Arc<tokio::sync::Mutex<()>>,
+    holds: Holds,
 }
 
 impl Registry {
@@ -53,7 +58,7 @@ impl Registry {
     ) -> io::Result<Self> {
         fs.create_dir(DIR)?;
         fs.sync_dir("", fs::SyncSite::WholeFileName)?;
-        Ok(Self { fs, meta, runtime, clock, changing: Arc::default() })
+        Ok(Self { fs, meta, runtime, clock, changing: Arc::default(), holds: Holds::default() })
     }
 
     /// Takes a component: checks it, tries it, and keeps it for good.
@@ -176,6 +181,16 @@ impl Registry {
                 fitting.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, entry)| entry).ok_or_else(unknown)
             }
         }
+    }
+
+    /// The version that is meant, for somebody who will need it: it stays as long as it is held.
+    pub async fn hold(&self, reference: &ComponentRef) -> Result<(ComponentEntry, Hold), RegistryError> {
+        let entry = self.find(reference).await?;
+        let unknown = || RegistryError::UnknownVersion { reference: reference.clone() };
+        let hold = self.holds.hold(&entry.name, &entry.digest).ok_or_else(unknown)?;
+        // It may have gone between the two.
+        let is_there = self.meta.meta_get(&format!("{ENTRIES}{}/{}", entry.name, entry.digest)).await?.is_some();
+        if is_there { Ok((entry, hold)) } else { Err(unknown()) }
     }
 
     /// Loads a component that is in the registry.

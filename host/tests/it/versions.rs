@@ -1,7 +1,10 @@
 //! Versions of components: digests, the labels that name them, who brought them, and how they are referred to.
 
-use crate::harness::{Server, component};
+use crate::harness::{Server, block_on, component};
+use nodata_client::proto::deploy_request::Role;
+use nodata_client::proto::{DeleteComponentRequest, DeployRequest, Transform};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const VERSIONS: [(&str, &str); 4] =
     [("copies", "1.2.0"), ("copies-events", "1.10.0"), ("copies-columns", "2.0.0-rc.1"), ("shout", "")];
@@ -134,4 +137,144 @@ fn what_a_reference_means_is_decided_when_it_is_deployed() {
     assert_eq!(digest("mirror"), digests[2]);
     let both = server.run(&["add-component", "--component", "mirror", "--file", "x.wasm", "--transform", "in:out"]);
     assert!(both.failed(2).contains("cannot be used with"));
+}
+
+/// The files of the store that belong to a version: itself, and what was compiled of it.
+fn files(server: &Server, digest: &str) -> usize {
+    let of = |folder: &str| {
+        let entries = std::fs::read_dir(server.data().join(folder)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(digest)).count()
+    };
+    of("components") + of("cache")
+}
+
+#[test]
+fn a_version_that_is_needed_is_not_deleted() {
+    let mut server = Server::start();
+    for topic in ["in", "out"] {
+        server.ok(&["topic", "create", topic]);
+    }
+    let digests = upload(&server);
+    for name in ["runs", "rests", "was"] {
+        server.ok(&["add-component", "--component", "mirror@1.2", "--name", name, "--transform", "in:out"]);
+    }
+    server.ok(&["deployment", "pause", "rests"]);
+    server.ok(&["deployment", "delete", "was", "--keep-position"]);
+    let needed = |by: &str| {
+        format!(
+            "error: component `mirror`, sha256:{}, is needed by deployment {by}\nhint: deploy another version there, or delete the \
+             deployment, or what is kept of it\n",
+            digests[0]
+        )
+    };
+    let delete = |server: &Server| server.run(&["component", "delete", "mirror@1.2.0"]);
+    assert_eq!(delete(&server).failed(1), needed("rests, runs, was (kept)"));
+    let inspected = server.ok(&["component", "inspect", "mirror@1.2"]);
+    assert!(inspected.contains("  used by   rests, runs, was (kept)\n"), "{inspected}");
+    server.kill_and_restart();
+    server.ok(&["deployment", "delete", "runs"]);
+    server.ok(&["deployment", "delete", "rests"]);
+    assert_eq!(delete(&server).failed(1), needed("was (kept)"));
+    server.ok(&["deployment", "delete", "was"]);
+    assert_eq!(files(&server, &digests[0]), 2);
+    let deleted = delete(&server).ok();
+    assert_eq!(deleted, format!("deleted mirror (1.2.0, {})\n", &digests[0][..12]));
+    assert_eq!(files(&server, &digests[0]), 0);
+    assert!(delete(&server).failed(1).starts_with("error: component `mirror` has no version 1.2.0\n"));
+    server.kill_and_restart();
+    let versions = server.json(&["component", "versions", "mirror"]);
+    let left: Vec<&Value> = versions.as_array().unwrap().iter().map(|version| &version["digest"]).collect();
+    assert_eq!(left, [&digests[3], &digests[2], &digests[1]]);
+
+    // What was called 1.2.0 may come back, and nothing else may be called so.
+    let push =
+        |file: &str| server.run(&["component", "push", &component(file), "--name", "mirror", "--version", "1.2.0"]);
+    assert!(push("rejects-odd").failed(1).contains("is the label of another version"));
+    push("copies").ok();
+    assert_eq!(meant(&server, "mirror@1.2"), digests[0]);
+}
+
+#[test]
+fn a_file_stays_as_long_as_one_name_has_it() {
+    let server = Server::start();
+    for name in ["first", "second"] {
+        server.ok(&["component", "push", &component("copies"), "--name", name]);
+    }
+    let digest = meant(&server, "first").as_str().unwrap().to_owned();
+    let which = server.run(&["component", "delete", "first"]).failed(2);
+    assert!(
+        which.starts_with("error: component `first` may have several versions, and only one can be deleted at once\n")
+    );
+    server.ok(&["component", "delete", &format!("first@{digest}")]);
+    assert_eq!(files(&server, &digest), 2);
+    assert_eq!(meant(&server, "second"), digest);
+    server.ok(&["component", "delete", &format!("second@{digest}")]);
+    assert_eq!(files(&server, &digest), 0);
+    assert_eq!(server.json(&["component", "list"]), json!([]));
+}
+
+#[test]
+fn a_version_is_deployed_or_deleted_and_never_both() {
+    let server = Server::start();
+    for topic in ["in", "out"] {
+        server.ok(&["topic", "create", topic]);
+    }
+    let file = component("copies");
+    let mut outcomes = [0, 0];
+    block_on(async {
+        let client = server.client().await;
+        for round in 0..40u64 {
+            let digest = server.json(&["component", "push", &file])["digest"].as_str().unwrap().to_owned();
+            // So that sometimes the one and sometimes the other is first.
+            let (deploys_after, deletes_after) = if round % 2 == 0 { (round / 8, 0) } else { (0, round / 8) };
+            let deploy = async {
+                tokio::time::sleep(Duration::from_millis(deploys_after)).await;
+                let request = DeployRequest {
+                    name: "mirror".to_owned(),
+                    component: "copies".to_owned(),
+                    role: Some(Role::Transform(Transform {
+                        input: "in".to_owned(),
+                        outputs: [(String::new(), "out".to_owned())].into(),
+                    })),
+                    ..DeployRequest::default()
+                };
+                client.deployments().deploy(request).await
+            };
+            let delete = async {
+                tokio::time::sleep(Duration::from_millis(deletes_after)).await;
+                let request = DeleteComponentRequest { name: "copies".to_owned(), version: digest };
+                client.components().delete_component(request).await
+            };
+            let (deployed, deleted) = tokio::join!(deploy, delete);
+            assert!(deployed.is_ok() != deleted.is_ok(), "round {round}: {deployed:?} {deleted:?}");
+            outcomes[usize::from(deployed.is_ok())] += 1;
+            if deployed.is_ok() {
+                server.publish("in", &["x"]);
+                server.wait_until_done("mirror");
+                server.ok(&["deployment", "delete", "mirror"]);
+            }
+        }
+    });
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
+#[test]
+fn what_a_component_could_do_is_said_in_words() {
+    let server = Server::start();
+    let file = component("http-poll");
+    let could = "  could     sends HTTP requests, where its deployment may\n            looks for its environment, which is empty\n";
+    let of_file = server.ok(&["component", "inspect", &file]);
+    assert!(of_file.contains(could), "{of_file}");
+    server.ok(&["component", "push", &file, "--version", "0.3.0", "--by", "ada"]);
+    let of_server = server.ok(&["component", "inspect", "http-poll@0.3"]);
+    assert!(of_server.starts_with("http-poll\n  labels    0.3.0\n  digest    sha256:"), "{of_server}");
+    assert!(of_server.contains(could), "{of_server}");
+    assert!(
+        of_server.contains(" by ada at 127.0.0.1\n  source    upload\n  used by   no deployment\n\n"),
+        "{of_server}"
+    );
+    let json = server.json(&["component", "inspect", "http-poll"]);
+    assert_eq!(json["could_ask_for"][0], "sends HTTP requests, where its deployment may");
+    assert_eq!(json["deployments"], json!([]));
 }
