@@ -65,6 +65,18 @@ pub const LOG_LOOK: Duration = Duration::from_secs(1);
 /// Digits of a digest that are enough to name it.
 pub const DIGEST_DIGITS_MIN: usize = 6;
 
+/// Components that are being taken at once: each may have 64 MiB in memory, from its first byte until it is kept.
+pub const INTAKES_MAX: usize = 8;
+
+/// How long one more waits before it is refused with `TOO_MANY_AT_ONCE`.
+pub const INTAKE_WAIT: Duration = Duration::from_secs(10);
+
+/// How long an upload may stand still. It holds a place.
+pub const UPLOAD_IDLE: Duration = Duration::from_secs(60);
+
+/// Stages of one that wait for whoever asked. At the bound they are passed over: only the newest counts.
+pub const PROGRESS_MESSAGES: usize = 4;
+
 /// Bytes of the label of a version.
 pub const LABEL_BYTES_MAX: usize = 64;
 

@@ -39,7 +39,7 @@ mod stdio; // lines for the log
 mod threads; // where guests run
 
 pub use crate::http::{HttpClient, HttpGrant, HttpGrantError};
-pub use accept::{AcceptError, ComponentInfo};
+pub use accept::{AcceptError, AcceptStage, ComponentInfo};
 pub use asks::could_ask_for;
 pub use call_error::{CallError, CallErrorReason};
 pub use compile::{CompileError, CompileLimits, Compiler, child_main};

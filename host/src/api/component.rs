@@ -2,30 +2,46 @@
 
 use crate::api::status::{self, Refusal};
 use crate::deployment::Deployments;
-use crate::registry::{self, ComponentEntry, ComponentRef, ComponentSource, NewComponent, Registry, RegistryError};
+use crate::limits::{PROGRESS_MESSAGES, UPLOAD_IDLE};
+use crate::registry::{
+    self, ComponentEntry, ComponentRef, ComponentSource, NewComponent, Progress, Registry, RegistryError, Stage,
+};
 use bytes::BytesMut;
+use futures::{Stream, StreamExt as _};
+use nodata_log::{ErrorKind, LogError};
 use nodata_proto::server as wire;
 use nodata_proto::server::upload_component_request::Request as UploadPart;
+use nodata_proto::server::upload_component_response::Answer;
 use nodata_runtime::{Digest, limits::COMPONENT_BYTES_MAX};
 use std::net::SocketAddr;
+use std::pin::Pin;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) struct ComponentApi {
     pub(crate) registry: Registry,
     pub(crate) deployments: Deployments,
+    pub(crate) stop: CancellationToken,
+}
+
+impl From<&RegistryError> for Refusal {
+    fn from(error: &RegistryError) -> Self {
+        let refusal = match error {
+            RegistryError::Log(error) => return error.clone().into(),
+            error => Refusal::new(error.kind(), error.reason(), error.to_string()),
+        };
+        match error.hint() {
+            Some(hint) => refusal.hint(hint),
+            None => refusal,
+        }
+    }
 }
 
 impl From<RegistryError> for Refusal {
     fn from(error: RegistryError) -> Self {
-        let hint = error.hint();
-        let refusal = match error {
-            RegistryError::Log(error) => return error.into(),
-            error => Refusal::new(error.kind(), error.reason(), error.to_string()),
-        };
-        match hint {
-            Some(hint) => refusal.hint(hint),
-            None => refusal,
-        }
+        (&error).into()
     }
 }
 
@@ -65,12 +81,75 @@ fn reference(name: &str, version: &str) -> Result<ComponentRef, Refusal> {
     Ok(ComponentRef::new(name, version).map_err(RegistryError::from)?)
 }
 
+fn stage_to_wire(stage: Stage) -> wire::ComponentStage {
+    match stage {
+        Stage::Received => wire::ComponentStage::Received,
+        Stage::Checking => wire::ComponentStage::Checking,
+        Stage::Waiting => wire::ComponentStage::Waiting,
+        Stage::Compiling => wire::ComponentStage::Compiling,
+        Stage::Trying => wire::ComponentStage::Trying,
+        Stage::Keeping => wire::ComponentStage::Keeping,
+    }
+}
+
+/// Tells how far a component has come, until it is there or refused, or until nobody listens.
+async fn tell(
+    mut told: watch::Receiver<Progress>,
+    messages: mpsc::Sender<Result<Answer, Status>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let progress = told.borrow_and_update().clone();
+        let (answer, is_last) = match progress {
+            Progress::At(stage) => {
+                (Ok(Answer::Progress(wire::ComponentProgress { stage: stage_to_wire(stage).into() })), false)
+            }
+            Progress::Done(Ok(entry)) => (Ok(Answer::Component(to_wire((*entry).clone()))), true),
+            Progress::Done(Err(error)) => (Err(Refusal::from(&*error).into()), true),
+        };
+        if messages.send(answer).await.is_err() || is_last {
+            return;
+        }
+        let stopping = || Err(Refusal::from(LogError::Stopping).into());
+        tokio::select! {
+            moved = told.changed() => {
+                if moved.is_err() {
+                    let _ = messages.send(stopping()).await;
+                    return;
+                }
+            }
+            () = messages.closed() => return,
+            () = stop.cancelled() => {
+                let _ = messages.send(stopping()).await;
+                return;
+            }
+        }
+    }
+}
+
+/// What comes next of an upload.
+async fn next_part(
+    parts: &mut Streaming<wire::UploadComponentRequest>,
+) -> Result<Option<wire::UploadComponentRequest>, Status> {
+    match tokio::time::timeout(UPLOAD_IDLE, parts.message()).await {
+        Ok(part) => part,
+        Err(_) => {
+            let message = format!("nothing came of the file for {} s", UPLOAD_IDLE.as_secs());
+            Err(Refusal::new(ErrorKind::Unavailable, "UPLOAD_IDLE", message).into())
+        }
+    }
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<wire::UploadComponentResponse, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl wire::component_service_server::ComponentService for ComponentApi {
+    type UploadComponentStream = Answers;
+
     async fn upload_component(
         &self,
         request: Request<Streaming<wire::UploadComponentRequest>>,
-    ) -> Result<Response<wire::UploadComponentResponse>, Status> {
+    ) -> Result<Response<Answers>, Status> {
         let from = request.remote_addr();
         let mut parts = request.into_inner();
         let start = match parts.message().await? {
@@ -82,8 +161,9 @@ impl wire::component_service_server::ComponentService for ComponentApi {
             }
         };
         let new = new_component(&start.name, &start.version, start.uploaded_by, from)?;
+        let room = self.registry.room().await.map_err(Refusal::from)?;
         let mut file = BytesMut::new();
-        while let Some(part) = parts.message().await? {
+        while let Some(part) = next_part(&mut parts).await? {
             let Some(UploadPart::Chunk(chunk)) = part.request else {
                 return Err(Refusal::invalid(
                     "STARTED_TWICE",
@@ -103,8 +183,11 @@ impl wire::component_service_server::ComponentService for ComponentApi {
                     .into());
             }
         }
-        let entry = self.registry.put(new, file.freeze()).await.map_err(Refusal::from)?;
-        Ok(Response::new(wire::UploadComponentResponse { component: Some(to_wire(entry)) }))
+        let told = self.registry.take(new, file.freeze(), room).await.map_err(Refusal::from)?;
+        let (messages, answers) = mpsc::channel(PROGRESS_MESSAGES);
+        tokio::spawn(tell(told, messages, self.stop.clone()));
+        let answer = |answer: Result<Answer, Status>| Ok(wire::UploadComponentResponse { answer: Some(answer?) });
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers).map(answer))))
     }
 
     async fn list_components(
@@ -134,13 +217,13 @@ impl wire::component_service_server::ComponentService for ComponentApi {
         let reference = reference(&request.name, &request.version)?;
         let entry = self.registry.find(&reference).await.map_err(Refusal::from)?;
         let digest: Digest = entry.digest.parse().map_err(|error| {
-            Refusal::new(nodata_log::ErrorKind::Corrupt, "DAMAGED", format!("component `{reference}`: {error}"))
+            Refusal::new(ErrorKind::Corrupt, "DAMAGED", format!("component `{reference}`: {error}"))
         })?;
         let bytes = self.registry.bytes(digest).await.map_err(Refusal::from)?;
         let inspected = tokio::task::spawn_blocking(move || nodata_runtime::inspect_component(&bytes)).await;
         let info = match inspected {
             Ok(info) => info.map_err(|error| Refusal::from(RegistryError::from(error)))?,
-            Err(_) => return Err(Refusal::from(nodata_log::LogError::Stopping).into()),
+            Err(_) => return Err(Refusal::from(LogError::Stopping).into()),
         };
         let deployments = self.deployments.needing(&entry.name, &entry.digest).await.map_err(Refusal::from)?;
         let component = Some(to_wire(entry));

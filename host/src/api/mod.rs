@@ -65,7 +65,7 @@ pub async fn serve(
     health.set_serving::<SecretServiceServer<SecretApi>>().await;
     let publish = PublishApi::new(log.clone(), clock, stop.clone());
     let topics = TopicApi { log: log.clone(), deployments: deployments.clone(), archiver, stop: stop.clone() };
-    let components = ComponentApi { registry, deployments: deployments.clone() };
+    let components = ComponentApi { registry, deployments: deployments.clone(), stop: stop.clone() };
     let mut router = http2()
         .add_service(health_service)
         .add_service(PublishServiceServer::new(publish).max_decoding_message_size(MESSAGE_BYTES_MAX))

@@ -1,14 +1,15 @@
 //! `nodata component`
 
-use crate::cli::out::{bytes, has_terminal, table, time};
+use crate::cli::out::{bytes, table, time};
+use crate::cli::progress::ComponentWait;
 use crate::cli::{CliError, Common};
 use crate::limits::UPLOAD_CHUNK_BYTES;
 use crate::registry::{ComponentRef, label};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use indicatif::ProgressBar;
 use nodata_client::Client;
 use nodata_client::proto::upload_component_request::Request;
+use nodata_client::proto::upload_component_response::Answer;
 use nodata_client::proto::{
     Component, DeleteComponentRequest, DescribeComponentRequest, DescribeComponentResponse, ImageSource,
     ListComponentsRequest, UploadComponentRequest, UploadComponentStart,
@@ -17,7 +18,6 @@ use nodata_runtime::limits::COMPONENT_BYTES_MAX;
 use nodata_runtime::{AcceptError, ComponentInfo, Extra, could_ask_for, inspect_component};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ComponentCommand {
@@ -146,7 +146,7 @@ pub(crate) fn read(file: &Path) -> Result<Bytes, CliError> {
     Ok(std::fs::read(file).map_err(failed)?.into())
 }
 
-/// Uploads a component, and shows that something happens while the server compiles it.
+/// Uploads a component, and shows what the server does about it.
 pub(crate) async fn upload(
     client: &Client,
     name: &str,
@@ -154,26 +154,22 @@ pub(crate) async fn upload(
     about: AboutArgs,
     common: &Common,
 ) -> Result<Component, CliError> {
-    let spinner = if has_terminal() && !common.json {
-        let spinner = ProgressBar::new_spinner();
-        spinner
-            .set_message(format!("uploading {name} ({}); the server checks and compiles it", bytes(file.len() as u64)));
-        spinner.enable_steady_tick(Duration::from_millis(100));
-        Some(spinner)
-    } else {
-        None
-    };
+    let wait = ComponentWait::new(name, &format!("uploading {}", bytes(file.len() as u64)), common);
     let start = UploadComponentRequest { request: Some(Request::Start(about.start(name))) };
     let chunks = (0..file.len()).step_by(UPLOAD_CHUNK_BYTES).map(move |at| {
         let chunk = file.slice(at..(at + UPLOAD_CHUNK_BYTES).min(file.len()));
         UploadComponentRequest { request: Some(Request::Chunk(chunk)) }
     });
     let parts = futures::stream::iter(std::iter::once(start).chain(chunks.collect::<Vec<_>>()));
-    let uploaded = client.components().upload_component(parts).await;
-    if let Some(spinner) = spinner {
-        spinner.finish_and_clear();
+    let mut answers = client.components().upload_component(parts).await?.into_inner();
+    while let Some(answer) = answers.message().await? {
+        match answer.answer {
+            Some(Answer::Component(component)) => return Ok(component),
+            Some(Answer::Progress(progress)) => wait.tell(common, progress),
+            None => {}
+        }
     }
-    Ok(uploaded?.into_inner().component.unwrap_or_default())
+    Err(CliError::failed(format!("the server said nothing of component {name} at the end")))
 }
 
 async fn list(common: &Common) -> Result<(), CliError> {

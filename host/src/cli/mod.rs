@@ -5,13 +5,14 @@
 mod add_component; // add-component
 mod aggregate; // aggregate scan
 mod bench; // bench publish|consume|transform
-mod component; // component push|list|versions|inspect
+mod component; // component push|list|versions|delete|inspect
 mod consume; // consume
 mod deployment; // deployment list|describe|pause|resume|delete|logs
 mod dlq; // dlq list|show|replay
 mod error; // how a command fails
 mod fsck; // fsck
 mod out; // how a command prints
+mod progress; // what is being done about a component
 mod publish; // publish
 mod secret; // secret put|list|delete
 mod serve; // serve
@@ -67,7 +68,7 @@ enum ClientCommand {
     Consume(consume::ConsumeArgs),
     /// Upload a component and run it on a topic.
     AddComponent(add_component::AddComponentArgs),
-    /// Upload, list and inspect components.
+    /// Upload, list, inspect and delete components.
     #[command(subcommand)]
     Component(component::ComponentCommand),
     /// List, describe, pause, resume and delete deployments, and read their logs.

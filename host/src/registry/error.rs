@@ -1,6 +1,6 @@
 //! Why a component could not be taken or found.
 
-use crate::limits::DIGEST_DIGITS_MIN;
+use crate::limits::{DIGEST_DIGITS_MIN, INTAKES_MAX};
 use crate::registry::reference::{ComponentRef, ReferenceError, VersionRef};
 use nodata_log::{ErrorKind, LogError, Name};
 use nodata_runtime::AcceptError;
@@ -31,6 +31,8 @@ pub enum RegistryError {
     InUse { name: String, digest: String, deployments: Vec<String> },
     #[error("who uploads a component: {what}")]
     By { what: String },
+    #[error("{INTAKES_MAX} components are being taken, which is the most at once")]
+    TooManyAtOnce,
     #[error("the component could not be written: {0}")]
     Write(#[source] io::Error),
     #[error(transparent)]
@@ -49,6 +51,7 @@ impl RegistryError {
                 ErrorKind::Invalid
             }
             RegistryError::WhichVersion { .. } => ErrorKind::Invalid,
+            RegistryError::TooManyAtOnce => ErrorKind::Exhausted,
             RegistryError::LabelTaken { .. } | RegistryError::Busy { .. } | RegistryError::InUse { .. } => {
                 ErrorKind::Conflict
             }
@@ -69,6 +72,7 @@ impl RegistryError {
             RegistryError::UnknownVersion { .. } => "UNKNOWN_VERSION",
             RegistryError::LabelTaken { .. } => "LABEL_TAKEN",
             RegistryError::WhichVersion { .. } => "WHICH_VERSION",
+            RegistryError::TooManyAtOnce => "TOO_MANY_AT_ONCE",
             RegistryError::Busy { .. } => "BUSY",
             RegistryError::InUse { .. } => "IN_USE",
             RegistryError::By { .. } => "UPLOADED_BY",
@@ -95,6 +99,7 @@ impl RegistryError {
             RegistryError::WhichVersion { name } => Some(format!(
                 "name it: `{name}@2.1.0` or `{name}@sha256:27b3cf`; `nodata component versions {name}` shows them"
             )),
+            RegistryError::TooManyAtOnce => Some("try again when one of them is done".to_owned()),
             RegistryError::Busy { .. } => Some("try again when that is done".to_owned()),
             RegistryError::InUse { .. } => {
                 Some("deploy another version there, or delete the deployment, or what is kept of it".to_owned())

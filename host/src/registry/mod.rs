@@ -7,15 +7,18 @@ mod delete; // a version that nobody needs goes
 mod entry; // what is known of a component
 mod error; // why one is refused
 mod holds; // what is being deployed is not deleted
+mod intake; // taking one
 mod reference; // which version is meant
 
 pub use entry::{ComponentEntry, ComponentSource, NewComponent};
 pub use error::RegistryError;
 pub use holds::Hold;
+pub use intake::{IntakeRoom, Progress, Stage};
 pub use reference::{ComponentRef, ReferenceError, VersionRef, label};
 
 use bytes::Bytes;
 use holds::Holds;
+use intake::Intakes;
 use nodata_log::fs::{self, Fs};
 use nodata_log::{Clock, Expect, LogError, MetadataStore, Name};
 use nodata_runtime::{AcceptError, ComponentInfo, Digest, Program, Runtime};
@@ -46,6 +49,7 @@ pub struct Registry {
     /// What is kept is changed by one at a time.
     changing: Arc<tokio::sync::Mutex<()>>,
     holds: Holds,
+    intakes: Intakes,
 }
 
 impl Registry {
@@ -58,16 +62,15 @@ impl Registry {
     ) -> io::Result<Self> {
         fs.create_dir(DIR)?;
         fs.sync_dir("", fs::SyncSite::WholeFileName)?;
-        Ok(Self { fs, meta, runtime, clock, changing: Arc::default(), holds: Holds::default() })
-    }
-
-    /// Takes a component: checks it, tries it, and keeps it for good.
-    pub async fn put(&self, new: NewComponent, bytes: Bytes) -> Result<ComponentEntry, RegistryError> {
-        new.check()?;
-        // Told before anything is compiled.
-        self.has_label(&new, Digest::of(&bytes)).await?;
-        let (info, _program) = self.runtime.accept(bytes.clone()).await?;
-        self.keep(new, info, bytes).await
+        Ok(Self {
+            fs,
+            meta,
+            runtime,
+            clock,
+            changing: Arc::default(),
+            holds: Holds::default(),
+            intakes: Intakes::new(),
+        })
     }
 
     /// Keeps what was accepted.
