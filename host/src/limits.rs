@@ -74,6 +74,20 @@ pub const INTAKE_WAIT: Duration = Duration::from_secs(10);
 /// How long an upload may stand still. It holds a place.
 pub const UPLOAD_IDLE: Duration = Duration::from_secs(60);
 
+/// Until there is a connection to a registry of images, and until it answers and goes on answering.
+pub const IMAGE_CONNECT: Duration = Duration::from_secs(5);
+pub const IMAGE_IDLE: Duration = Duration::from_secs(15);
+
+/// How long a registry may take for the manifest of an image, and for its component: 64 MiB at 1 Mbit/s.
+pub const IMAGE_WALL: Duration = Duration::from_secs(600);
+
+/// Bytes of the manifest of an image: what registries take at most. Of the answer with a token.
+pub const IMAGE_MANIFEST_BYTES_MAX: usize = 4 << 20;
+pub const IMAGE_TOKEN_BYTES_MAX: usize = 64 << 10;
+
+/// Redirects of one request to a registry.
+pub const IMAGE_REDIRECTS_MAX: usize = 5;
+
 /// Stages of one that wait for whoever asked. At the bound they are passed over: only the newest counts.
 pub const PROGRESS_MESSAGES: usize = 4;
 

@@ -38,7 +38,7 @@ mod runtime; // the component host of a server
 mod stdio; // lines for the log
 mod threads; // where guests run
 
-pub use crate::http::{HttpClient, HttpGrant, HttpGrantError};
+pub use crate::http::{HttpAnswer, HttpClient, HttpGetError, HttpGrant, HttpGrantError};
 pub use accept::{AcceptError, AcceptStage, ComponentInfo};
 pub use asks::could_ask_for;
 pub use call_error::{CallError, CallErrorReason};

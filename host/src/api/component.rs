@@ -2,16 +2,17 @@
 
 use crate::api::status::{self, Refusal};
 use crate::deployment::Deployments;
+use crate::images::ImageRef;
 use crate::limits::{PROGRESS_MESSAGES, UPLOAD_IDLE};
 use crate::registry::{
-    self, ComponentEntry, ComponentRef, ComponentSource, NewComponent, Progress, Registry, RegistryError, Stage,
+    self, ComponentEntry, ComponentRef, ComponentSource, NewComponent, Progress, PullRequest, Registry, RegistryError,
+    Stage,
 };
 use bytes::BytesMut;
 use futures::{Stream, StreamExt as _};
 use nodata_log::{ErrorKind, LogError};
 use nodata_proto::server as wire;
 use nodata_proto::server::upload_component_request::Request as UploadPart;
-use nodata_proto::server::upload_component_response::Answer;
 use nodata_runtime::{Digest, limits::COMPONENT_BYTES_MAX};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -81,14 +82,49 @@ fn reference(name: &str, version: &str) -> Result<ComponentRef, Refusal> {
     Ok(ComponentRef::new(name, version).map_err(RegistryError::from)?)
 }
 
-fn stage_to_wire(stage: Stage) -> wire::ComponentStage {
-    match stage {
+fn progress_to_wire(stage: Stage) -> wire::ComponentProgress {
+    let (bytes, bytes_total) = match stage {
+        Stage::Downloading { bytes, of } => (bytes, of),
+        _ => (0, 0),
+    };
+    let stage = match stage {
+        Stage::Asking => wire::ComponentStage::Asking,
+        Stage::Downloading { .. } => wire::ComponentStage::Downloading,
         Stage::Received => wire::ComponentStage::Received,
         Stage::Checking => wire::ComponentStage::Checking,
         Stage::Waiting => wire::ComponentStage::Waiting,
         Stage::Compiling => wire::ComponentStage::Compiling,
         Stage::Trying => wire::ComponentStage::Trying,
         Stage::Keeping => wire::ComponentStage::Keeping,
+    };
+    wire::ComponentProgress { stage: stage.into(), bytes, bytes_total }
+}
+
+/// What is told of a component.
+enum Answer {
+    Progress(wire::ComponentProgress),
+    Component(Box<wire::Component>),
+}
+
+impl From<Answer> for wire::UploadComponentResponse {
+    fn from(answer: Answer) -> Self {
+        use wire::upload_component_response::Answer as Of;
+        let answer = match answer {
+            Answer::Progress(progress) => Of::Progress(progress),
+            Answer::Component(component) => Of::Component(*component),
+        };
+        Self { answer: Some(answer) }
+    }
+}
+
+impl From<Answer> for wire::PullComponentResponse {
+    fn from(answer: Answer) -> Self {
+        use wire::pull_component_response::Answer as Of;
+        let answer = match answer {
+            Answer::Progress(progress) => Of::Progress(progress),
+            Answer::Component(component) => Of::Component(*component),
+        };
+        Self { answer: Some(answer) }
     }
 }
 
@@ -101,10 +137,8 @@ async fn tell(
     loop {
         let progress = told.borrow_and_update().clone();
         let (answer, is_last) = match progress {
-            Progress::At(stage) => {
-                (Ok(Answer::Progress(wire::ComponentProgress { stage: stage_to_wire(stage).into() })), false)
-            }
-            Progress::Done(Ok(entry)) => (Ok(Answer::Component(to_wire((*entry).clone()))), true),
+            Progress::At(stage) => (Ok(Answer::Progress(progress_to_wire(stage))), false),
+            Progress::Done(Ok(entry)) => (Ok(Answer::Component(Box::new(to_wire((*entry).clone())))), true),
             Progress::Done(Err(error)) => (Err(Refusal::from(&*error).into()), true),
         };
         if messages.send(answer).await.is_err() || is_last {
@@ -140,16 +174,23 @@ async fn next_part(
     }
 }
 
-type Answers = Pin<Box<dyn Stream<Item = Result<wire::UploadComponentResponse, Status>> + Send>>;
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The answers of a component that is being taken.
+fn answers<T: From<Answer>>(told: watch::Receiver<Progress>, stop: &CancellationToken) -> Answers<T> {
+    let (messages, answers) = mpsc::channel(PROGRESS_MESSAGES);
+    tokio::spawn(tell(told, messages, stop.clone()));
+    Box::pin(ReceiverStream::new(answers).map(|answer| answer.map(T::from)))
+}
 
 #[tonic::async_trait]
 impl wire::component_service_server::ComponentService for ComponentApi {
-    type UploadComponentStream = Answers;
+    type UploadComponentStream = Answers<wire::UploadComponentResponse>;
 
     async fn upload_component(
         &self,
         request: Request<Streaming<wire::UploadComponentRequest>>,
-    ) -> Result<Response<Answers>, Status> {
+    ) -> Result<Response<Self::UploadComponentStream>, Status> {
         let from = request.remote_addr();
         let mut parts = request.into_inner();
         let start = match parts.message().await? {
@@ -184,10 +225,26 @@ impl wire::component_service_server::ComponentService for ComponentApi {
             }
         }
         let told = self.registry.take(new, file.freeze(), room).await.map_err(Refusal::from)?;
-        let (messages, answers) = mpsc::channel(PROGRESS_MESSAGES);
-        tokio::spawn(tell(told, messages, self.stop.clone()));
-        let answer = |answer: Result<Answer, Status>| Ok(wire::UploadComponentResponse { answer: Some(answer?) });
-        Ok(Response::new(Box::pin(ReceiverStream::new(answers).map(answer))))
+        Ok(Response::new(answers(told, &self.stop)))
+    }
+
+    type PullComponentStream = Answers<wire::PullComponentResponse>;
+
+    async fn pull_component(
+        &self,
+        request: Request<wire::PullComponentRequest>,
+    ) -> Result<Response<Self::PullComponentStream>, Status> {
+        let from = request.remote_addr();
+        let wire::PullComponentRequest { image, name, version, uploaded_by } = request.into_inner();
+        let image: ImageRef = image.parse().map_err(|error| Refusal::from(RegistryError::Image(error)))?;
+        let name = match name.as_str() {
+            "" => image.last(),
+            name => name,
+        };
+        let NewComponent { name, label, by, from, .. } = new_component(name, &version, uploaded_by, from)?;
+        let request = PullRequest { name, label, by, from, image };
+        let told = self.registry.pull(request).await.map_err(Refusal::from)?;
+        Ok(Response::new(answers(told, &self.stop)))
     }
 
     async fn list_components(

@@ -1,9 +1,10 @@
 //! `nodata add-component`
 
-use crate::cli::component::{AboutArgs, name_of, read, short, split, upload};
+use crate::cli::component::{AboutArgs, name_of, pull, read, short, split, upload};
 use crate::cli::consume::time_us;
 use crate::cli::deployment::to_json;
 use crate::cli::{CliError, Common};
+use crate::images::{ImageError, ImageRef};
 use crate::registry::ComponentRef;
 use clap::Args;
 use nodata_client::proto::aggregate::Window;
@@ -11,14 +12,14 @@ use nodata_client::proto::deploy_request::Role;
 use nodata_client::proto::deployment::Role as DeployedRole;
 use nodata_client::proto::start_position::{Earliest, Latest, Position};
 use nodata_client::proto::{
-    Aggregate, DeployRequest, Deployment, ErrorPolicy, OnPoison, SessionWindow, Sink, SlidingWindow, Source,
+    Aggregate, Component, DeployRequest, Deployment, ErrorPolicy, OnPoison, SessionWindow, Sink, SlidingWindow, Source,
     StartPosition, Transform, TumblingWindow,
 };
 use nodata_runtime::HttpGrant;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Upload a component, or take one that the server has, and run it on a topic.
+/// Upload a component, have it pulled, or take one that the server has, and run it on a topic.
 ///
 /// Where it begins is decided now: what is published while it starts is not missed.
 #[derive(Debug, Args)]
@@ -76,6 +77,9 @@ struct WhichArgs {
     /// One that the server has: NAME, NAME@2.1 or NAME@sha256:27b3cf.
     #[arg(long, value_name = "NAME[@VERSION]", conflicts_with_all = ["version", "by"])]
     component: Option<ComponentRef>,
+    /// An image in another registry, which the server pulls: REGISTRY/PATH:TAG or REGISTRY/PATH@sha256:DIGEST.
+    #[arg(long, value_name = "REF")]
+    image: Option<String>,
 }
 
 /// What it is deployed as.
@@ -216,7 +220,15 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     let name = match (&args.which, args.name.clone()) {
         (WhichArgs { component: Some(component), .. }, name) => name.unwrap_or_else(|| component.name.to_string()),
         (WhichArgs { file: Some(file), .. }, name) => name_of(file, name)?,
-        (WhichArgs { .. }, _) => return Err(CliError::invalid("give --file or --component")),
+        (WhichArgs { image, .. }, name) => match name {
+            Some(name) => name,
+            None => {
+                let image: ImageRef = image.as_deref().unwrap_or_default().parse().map_err(|error: ImageError| {
+                    CliError::invalid(error.to_string()).hint(error.hint().unwrap_or_default())
+                })?;
+                image.last().to_owned()
+            }
+        },
     };
     let role = wiring(&args)?;
     let config = collect("--config", args.config)?;
@@ -231,12 +243,14 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
             if is_missing { error.or("have it made with --create-topics") } else { error }
         })?;
     }
+    let of = |component: Component| (component.name, format!("sha256:{}", component.digest));
     let (component, version) = match (file, &args.which.component) {
-        (Some(file), _) => {
-            let uploaded = upload(&client, &name, file, args.about, &args.common).await?;
-            (uploaded.name, format!("sha256:{}", uploaded.digest))
+        (Some(file), _) => of(upload(&client, &name, file, args.about, &args.common).await?),
+        (None, Some(component)) => split(&component.to_string()),
+        (None, None) => {
+            let image = args.which.image.clone().unwrap_or_default();
+            of(pull(&client, image, Some(name.clone()), args.about, &args.common).await?)
         }
-        (None, component) => split(&component.as_ref().map(ToString::to_string).unwrap_or_default()),
     };
     let (from, from_kept) = match args.from {
         None => (None, false),

@@ -8,11 +8,12 @@ use crate::registry::{ComponentRef, label};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use nodata_client::Client;
+use nodata_client::proto::pull_component_response::Answer as Pulled;
 use nodata_client::proto::upload_component_request::Request;
 use nodata_client::proto::upload_component_response::Answer;
 use nodata_client::proto::{
     Component, DeleteComponentRequest, DescribeComponentRequest, DescribeComponentResponse, ImageSource,
-    ListComponentsRequest, UploadComponentRequest, UploadComponentStart,
+    ListComponentsRequest, PullComponentRequest, UploadComponentRequest, UploadComponentStart,
 };
 use nodata_runtime::limits::COMPONENT_BYTES_MAX;
 use nodata_runtime::{AcceptError, ComponentInfo, Extra, could_ask_for, inspect_component};
@@ -26,6 +27,20 @@ pub(crate) enum ComponentCommand {
         /// The .wasm file.
         file: PathBuf,
         /// Its name [default: the name of the file].
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        about: AboutArgs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Have the server pull a component that is an image in another registry. What the image means now is kept: a tag that is moved
+    /// later changes nothing.
+    Pull {
+        /// REGISTRY/PATH:TAG or REGISTRY/PATH@sha256:DIGEST.
+        #[arg(long, value_name = "REF")]
+        image: String,
+        /// Its name [default: the last part of the path].
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
@@ -100,6 +115,7 @@ fn user_and_machine() -> String {
 pub(crate) async fn run(command: ComponentCommand) -> Result<(), CliError> {
     let json = match &command {
         ComponentCommand::Push { common, .. }
+        | ComponentCommand::Pull { common, .. }
         | ComponentCommand::List { common }
         | ComponentCommand::Versions { common, .. }
         | ComponentCommand::Delete { common, .. }
@@ -107,6 +123,14 @@ pub(crate) async fn run(command: ComponentCommand) -> Result<(), CliError> {
     };
     let done = match command {
         ComponentCommand::Push { file, name, about, common } => push(&file, name, about, &common).await,
+        ComponentCommand::Pull { image, name, about, common } => {
+            let pulled = pull(&common.connect().await?, image, name, about, &common).await;
+            pulled.and_then(|component| {
+                common.out().show(&to_json(&component), || {
+                    vec![format!("pulled {} ({}, {})", component.name, named(&component), bytes(component.bytes))]
+                })
+            })
+        }
         ComponentCommand::List { common } => list(&common).await,
         ComponentCommand::Versions { name, common } => versions(&name, &common).await,
         ComponentCommand::Delete { component, common } => delete(&component, &common).await,
@@ -123,6 +147,28 @@ async fn push(file: &Path, name: Option<String>, about: AboutArgs, common: &Comm
     common.out().show(&to_json(&component), || {
         vec![format!("uploaded {} ({}, {})", component.name, named(&component), self::bytes(component.bytes))]
     })
+}
+
+/// Has the server pull a component, and shows what it does about it.
+pub(crate) async fn pull(
+    client: &Client,
+    image: String,
+    name: Option<String>,
+    about: AboutArgs,
+    common: &Common,
+) -> Result<Component, CliError> {
+    let wait = ComponentWait::new(name.as_deref().unwrap_or(&image), "pulling it", common);
+    let UploadComponentStart { name, version, uploaded_by, .. } = about.start(&name.unwrap_or_default());
+    let request = PullComponentRequest { image: image.clone(), name, version, uploaded_by };
+    let mut answers = client.components().pull_component(request).await?.into_inner();
+    while let Some(answer) = answers.message().await? {
+        match answer.answer {
+            Some(Pulled::Component(component)) => return Ok(component),
+            Some(Pulled::Progress(progress)) => wait.tell(common, progress),
+            None => {}
+        }
+    }
+    Err(CliError::failed(format!("the server said nothing of image {image} at the end")))
 }
 
 /// The name of a component: as given, or that of its file.

@@ -5,7 +5,7 @@
 mod add_component; // add-component
 mod aggregate; // aggregate scan
 mod bench; // bench publish|consume|transform
-mod component; // component push|list|versions|delete|inspect
+mod component; // component push|pull|list|versions|delete|inspect
 mod consume; // consume
 mod deployment; // deployment list|describe|pause|resume|delete|logs
 mod dlq; // dlq list|show|replay
@@ -68,7 +68,7 @@ enum ClientCommand {
     Consume(consume::ConsumeArgs),
     /// Upload a component and run it on a topic.
     AddComponent(add_component::AddComponentArgs),
-    /// Upload, list, inspect and delete components.
+    /// Upload, pull, list, inspect and delete components.
     #[command(subcommand)]
     Component(component::ComponentCommand),
     /// List, describe, pause, resume and delete deployments, and read their logs.

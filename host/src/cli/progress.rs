@@ -1,15 +1,17 @@
 //! What is being done about a component, while a person waits.
 
 use crate::cli::Common;
-use crate::cli::out::has_terminal;
+use crate::cli::out::{bytes, has_terminal};
 use indicatif::ProgressBar;
 use nodata_client::proto::{ComponentProgress, ComponentStage};
+use std::cell::Cell;
 use std::time::Duration;
 
 /// A line that changes on a terminal; elsewhere a line for each stage. For a program that reads JSON, nothing.
 pub(crate) struct ComponentWait {
     name: String,
     shown: Shown,
+    is_downloading: Cell<bool>,
 }
 
 enum Shown {
@@ -29,7 +31,7 @@ impl ComponentWait {
                 Shown::Spinner(spinner)
             }
         };
-        let wait = Self { name: name.to_owned(), shown };
+        let wait = Self { name: name.to_owned(), shown, is_downloading: Cell::new(false) };
         wait.say(common, first);
         wait
     }
@@ -38,6 +40,8 @@ impl ComponentWait {
         let doing = match progress.stage() {
             // A newer server does what this program does not know.
             ComponentStage::Unspecified => return,
+            ComponentStage::Asking => "asking the registry",
+            ComponentStage::Downloading => return self.download(common, &progress),
             ComponentStage::Received => "received",
             ComponentStage::Checking => "checking it",
             ComponentStage::Waiting => "waiting for the compiler",
@@ -46,6 +50,16 @@ impl ComponentWait {
             ComponentStage::Keeping => "keeping it",
         };
         self.say(common, doing);
+    }
+
+    /// Each part moves the line on a terminal; elsewhere the first is told.
+    fn download(&self, common: &Common, progress: &ComponentProgress) {
+        let ComponentProgress { bytes: here, bytes_total, .. } = *progress;
+        match &self.shown {
+            Shown::Lines if self.is_downloading.replace(true) => {}
+            Shown::Lines => self.say(common, &format!("downloading {}", bytes(bytes_total))),
+            _ => self.say(common, &format!("downloading {} of {}", bytes(here), bytes(bytes_total))),
+        }
     }
 
     fn say(&self, common: &Common, doing: &str) {

@@ -1,5 +1,6 @@
 //! Why a component could not be taken or found.
 
+use crate::images::ImageError;
 use crate::limits::{DIGEST_DIGITS_MIN, INTAKES_MAX};
 use crate::registry::reference::{ComponentRef, ReferenceError, VersionRef};
 use nodata_log::{ErrorKind, LogError, Name};
@@ -15,6 +16,8 @@ pub enum RegistryError {
     Accept(#[from] AcceptError),
     #[error(transparent)]
     Reference(#[from] ReferenceError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
     #[error("component `{name}` does not exist")]
     Unknown { name: Name },
     #[error("component `{}` has no version {}", reference.name, reference.version)]
@@ -46,6 +49,7 @@ impl RegistryError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             RegistryError::Accept(error) => error.kind(),
+            RegistryError::Image(error) => error.kind(),
             RegistryError::Unknown { .. } | RegistryError::UnknownVersion { .. } => ErrorKind::NotFound,
             RegistryError::Reference(_) | RegistryError::Ambiguous { .. } | RegistryError::By { .. } => {
                 ErrorKind::Invalid
@@ -66,6 +70,7 @@ impl RegistryError {
     pub fn reason(&self) -> &'static str {
         match self {
             RegistryError::Accept(_) => "COMPONENT_REFUSED",
+            RegistryError::Image(error) => error.reason(),
             RegistryError::Reference(ReferenceError::Name(_)) => "NAME",
             RegistryError::Reference(_) | RegistryError::Ambiguous { .. } => "VERSION",
             RegistryError::Unknown { .. } => "UNKNOWN_COMPONENT",
@@ -86,6 +91,7 @@ impl RegistryError {
     pub fn hint(&self) -> Option<String> {
         match self {
             RegistryError::Accept(error) => error.hint(),
+            RegistryError::Image(error) => error.hint(),
             RegistryError::Unknown { name } => {
                 Some(format!("upload it with `nodata component push FILE --name {name}`"))
             }

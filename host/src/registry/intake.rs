@@ -20,6 +20,12 @@ pub enum Progress {
 /// What is being done about a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// What an image is.
+    Asking,
+    Downloading {
+        bytes: u64,
+        of: u64,
+    },
     /// All of it is here.
     Received,
     Checking,

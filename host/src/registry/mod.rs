@@ -8,14 +8,17 @@ mod entry; // what is known of a component
 mod error; // why one is refused
 mod holds; // what is being deployed is not deleted
 mod intake; // taking one
+mod pull; // one that is an image elsewhere
 mod reference; // which version is meant
 
 pub use entry::{ComponentEntry, ComponentSource, NewComponent};
 pub use error::RegistryError;
 pub use holds::Hold;
 pub use intake::{IntakeRoom, Progress, Stage};
+pub use pull::PullRequest;
 pub use reference::{ComponentRef, ReferenceError, VersionRef, label};
 
+use crate::images::Images;
 use bytes::Bytes;
 use holds::Holds;
 use intake::Intakes;
@@ -50,6 +53,8 @@ pub struct Registry {
     changing: Arc<tokio::sync::Mutex<()>>,
     holds: Holds,
     intakes: Intakes,
+    /// `None`: images are not pulled.
+    images: Option<Images>,
 }
 
 impl Registry {
@@ -70,7 +75,13 @@ impl Registry {
             changing: Arc::default(),
             holds: Holds::default(),
             intakes: Intakes::new(),
+            images: None,
         })
+    }
+
+    /// The same, which can pull images.
+    pub fn with_images(self, images: Images) -> Self {
+        Self { images: Some(images), ..self }
     }
 
     /// Keeps what was accepted.

@@ -15,6 +15,7 @@ mod flights;
 mod golden;
 mod harness;
 mod http_poll;
+mod images; // components in other registries
 mod kill;
 mod languages;
 mod lifecycle;
