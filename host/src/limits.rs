@@ -88,6 +88,14 @@ pub const IMAGE_TOKEN_BYTES_MAX: usize = 64 << 10;
 /// Redirects of one request to a registry.
 pub const IMAGE_REDIRECTS_MAX: usize = 5;
 
+/// Bytes of a signature of minisign: its comments are the longest in it.
+pub const SIGNATURE_BYTES_MAX: usize = 16 << 10;
+
+/// How long the program of an operator may think about an image, and what is shown of what it says at its end.
+pub const VERIFY_IMAGE_WALL: Duration = Duration::from_secs(60);
+pub const VERIFY_IMAGE_SAID_BYTES: usize = 4 << 10;
+pub const VERIFY_IMAGE_LINES: usize = 5;
+
 /// Stages of one that wait for whoever asked. At the bound they are passed over: only the newest counts.
 pub const PROGRESS_MESSAGES: usize = 4;
 

@@ -7,7 +7,7 @@ use crate::api::{self, ApiParts};
 use crate::deployment::{DeploymentsParts, Supervisor};
 use crate::images::{Credentials, CredentialsError, ImageSettings, Images};
 use crate::limits::{self, DOOR_PATIENCE, TASK_PATIENCE};
-use crate::registry::Registry;
+use crate::registry::{Policy, PolicyError, Registry};
 use crate::secrets::{SecretError, Secrets};
 use crate::settings::ServeSettings;
 use nodata_archive::{Adoption, ArchiveError, ArchiveFiles, ArchiveOptions, Archiver, ArchiverHandle};
@@ -40,6 +40,8 @@ pub enum ServerError {
     Secrets(#[from] SecretError),
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     #[error("`{registry}` is no registry: {source}")]
     Registry { registry: String, source: HttpGrantError },
     #[error("serving failed: {0}")]
@@ -54,7 +56,7 @@ impl ServerError {
             ServerError::Archive(error) => error.kind(),
             ServerError::Runtime(error) => error.kind(),
             ServerError::Secrets(error) => error.kind(),
-            ServerError::Credentials(_) => ErrorKind::Unavailable,
+            ServerError::Credentials(_) | ServerError::Policy(_) => ErrorKind::Unavailable,
             ServerError::Registry { .. } => ErrorKind::Invalid,
             ServerError::Io { .. } | ServerError::Serve(_) => ErrorKind::Unavailable,
         }
@@ -100,6 +102,7 @@ impl Server {
             insecure: settings.registry_insecure.iter().map(|registry| registry.to_ascii_lowercase()).collect(),
             credentials: settings.registry_auth.as_deref().map(Credentials::read).transpose()?.unwrap_or_default(),
         };
+        let policy = Policy::read(&settings.component_keys, settings.verify_image.clone())?;
         let place = settings.data.display().to_string();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
 
@@ -132,7 +135,7 @@ impl Server {
             .map_err(io_error("create the components of", &place))?;
         let images = Images::new(images, &runtime);
         let images = images.map_err(|(registry, source)| ServerError::Registry { registry, source })?;
-        let registry = registry.with_images(images);
+        let registry = registry.with_images(images).with_policy(policy);
 
         let secrets = Secrets::open(&settings.data, settings.secrets_key, meta.clone(), clock.clone()).await?;
 

@@ -32,6 +32,10 @@ pub struct ServeSettings {
     pub registry_insecure: Vec<String>,
     /// Where it is written who this server is in registries.
     pub registry_auth: Option<PathBuf>,
+    /// Public keys of minisign. With any, only components are taken that one of them signed.
+    pub component_keys: Vec<PathBuf>,
+    /// A program that is asked about each image.
+    pub verify_image: Option<PathBuf>,
 }
 
 impl ServeSettings {
@@ -50,6 +54,8 @@ impl ServeSettings {
             registry_allow: Vec::new(),
             registry_insecure: Vec::new(),
             registry_auth: None,
+            component_keys: Vec::new(),
+            verify_image: None,
         }
     }
 }

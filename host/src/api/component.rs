@@ -64,6 +64,7 @@ fn to_wire(entry: ComponentEntry) -> wire::Component {
         uploaded_by: entry.uploaded_by,
         uploaded_from: entry.uploaded_from,
         image,
+        signed_by: entry.signed_by.unwrap_or_default(),
     }
 }
 
@@ -202,6 +203,7 @@ impl wire::component_service_server::ComponentService for ComponentApi {
             }
         };
         let new = new_component(&start.name, &start.version, start.uploaded_by, from)?;
+        let new = NewComponent { signature: start.signature, ..new };
         let room = self.registry.room().await.map_err(Refusal::from)?;
         let mut file = BytesMut::new();
         while let Some(part) = next_part(&mut parts).await? {
@@ -235,14 +237,14 @@ impl wire::component_service_server::ComponentService for ComponentApi {
         request: Request<wire::PullComponentRequest>,
     ) -> Result<Response<Self::PullComponentStream>, Status> {
         let from = request.remote_addr();
-        let wire::PullComponentRequest { image, name, version, uploaded_by } = request.into_inner();
+        let wire::PullComponentRequest { image, name, version, uploaded_by, signature } = request.into_inner();
         let image: ImageRef = image.parse().map_err(|error| Refusal::from(RegistryError::Image(error)))?;
         let name = match name.as_str() {
             "" => image.last(),
             name => name,
         };
         let NewComponent { name, label, by, from, .. } = new_component(name, &version, uploaded_by, from)?;
-        let request = PullRequest { name, label, by, from, image };
+        let request = PullRequest { name, label, by, from, image, signature };
         let told = self.registry.pull(request).await.map_err(Refusal::from)?;
         Ok(Response::new(answers(told, &self.stop)))
     }

@@ -75,7 +75,7 @@ struct WhichArgs {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// One that the server has: NAME, NAME@2.1 or NAME@sha256:27b3cf.
-    #[arg(long, value_name = "NAME[@VERSION]", conflicts_with_all = ["version", "by"])]
+    #[arg(long, value_name = "NAME[@VERSION]", conflicts_with_all = ["version", "by", "signature"])]
     component: Option<ComponentRef>,
     /// An image in another registry, which the server pulls: REGISTRY/PATH:TAG or REGISTRY/PATH@sha256:DIGEST.
     #[arg(long, value_name = "REF")]
@@ -245,7 +245,13 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     }
     let of = |component: Component| (component.name, format!("sha256:{}", component.digest));
     let (component, version) = match (file, &args.which.component) {
-        (Some(file), _) => of(upload(&client, &name, file, args.about, &args.common).await?),
+        (Some(file), _) => {
+            let about = match &args.which.file {
+                Some(place) => args.about.beside(place),
+                None => args.about,
+            };
+            of(upload(&client, &name, file, about, &args.common).await?)
+        }
         (None, Some(component)) => split(&component.to_string()),
         (None, None) => {
             let image = args.which.image.clone().unwrap_or_default();

@@ -87,12 +87,30 @@ pub(crate) struct AboutArgs {
     /// Who uploads it, for those who read it later [default: user@machine].
     #[arg(long, value_name = "WHO")]
     by: Option<String>,
+    /// A signature of it, for a server that asks for one, as `minisign -Sm FILE` makes it [default: FILE.minisig, if it is there].
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
 }
 
 impl AboutArgs {
-    fn start(self, name: &str) -> UploadComponentStart {
+    fn start(self, name: &str) -> Result<UploadComponentStart, CliError> {
         let uploaded_by = self.by.unwrap_or_else(user_and_machine);
-        UploadComponentStart { name: name.to_owned(), version: self.version.unwrap_or_default(), uploaded_by }
+        let signature = match &self.signature {
+            None => String::new(),
+            Some(place) => std::fs::read_to_string(place)
+                .map_err(|error| CliError::failed(format!("cannot read the signature {}: {error}", place.display())))?,
+        };
+        let version = self.version.unwrap_or_default();
+        Ok(UploadComponentStart { name: name.to_owned(), version, uploaded_by, signature })
+    }
+
+    /// With the signature that is beside a file, unless another one is given.
+    pub(crate) fn beside(mut self, file: &Path) -> Self {
+        let mut place = file.as_os_str().to_owned();
+        place.push(".minisig");
+        let place = PathBuf::from(place);
+        self.signature = self.signature.or_else(|| place.is_file().then_some(place));
+        self
     }
 }
 
@@ -143,7 +161,7 @@ async fn push(file: &Path, name: Option<String>, about: AboutArgs, common: &Comm
     let name = name_of(file, name)?;
     let bytes = read(file)?;
     let client = common.connect().await?;
-    let component = upload(&client, &name, bytes, about, common).await?;
+    let component = upload(&client, &name, bytes, about.beside(file), common).await?;
     common.out().show(&to_json(&component), || {
         vec![format!("uploaded {} ({}, {})", component.name, named(&component), self::bytes(component.bytes))]
     })
@@ -158,8 +176,8 @@ pub(crate) async fn pull(
     common: &Common,
 ) -> Result<Component, CliError> {
     let wait = ComponentWait::new(name.as_deref().unwrap_or(&image), "pulling it", common);
-    let UploadComponentStart { name, version, uploaded_by, .. } = about.start(&name.unwrap_or_default());
-    let request = PullComponentRequest { image: image.clone(), name, version, uploaded_by };
+    let UploadComponentStart { name, version, uploaded_by, signature } = about.start(&name.unwrap_or_default())?;
+    let request = PullComponentRequest { image: image.clone(), name, version, uploaded_by, signature };
     let mut answers = client.components().pull_component(request).await?.into_inner();
     while let Some(answer) = answers.message().await? {
         match answer.answer {
@@ -201,7 +219,7 @@ pub(crate) async fn upload(
     common: &Common,
 ) -> Result<Component, CliError> {
     let wait = ComponentWait::new(name, &format!("uploading {}", bytes(file.len() as u64)), common);
-    let start = UploadComponentRequest { request: Some(Request::Start(about.start(name))) };
+    let start = UploadComponentRequest { request: Some(Request::Start(about.start(name)?)) };
     let chunks = (0..file.len()).step_by(UPLOAD_CHUNK_BYTES).map(move |at| {
         let chunk = file.slice(at..(at + UPLOAD_CHUNK_BYTES).min(file.len()));
         UploadComponentRequest { request: Some(Request::Chunk(chunk)) }
@@ -347,6 +365,13 @@ async fn inspect_known(component: &str, common: &Common) -> Result<(), CliError>
         ("could", could(&component.imports)),
         ("uploaded", format!("{} by {}", time(component.uploaded_timestamp_us), who(&component))),
         ("source", source(&component)),
+        (
+            "signed by",
+            match component.signed_by.as_str() {
+                "" => "not asked for".to_owned(),
+                key => format!("key {key}"),
+            },
+        ),
         ("used by", or(deployments.join(", "), "no deployment")),
     ];
     common.out().show(&json, || described(&component.name, &facts, &wit))
@@ -414,6 +439,7 @@ pub(crate) fn to_json(component: &Component) -> Value {
         "uploaded": time(component.uploaded_timestamp_us),
         "uploaded_by": component.uploaded_by,
         "uploaded_from": component.uploaded_from,
+        "signed_by": component.signed_by,
         "image": component.image.as_ref().map(|image| {
             json!({ "reference": image.reference, "manifest_digest": image.manifest_digest })
         }),

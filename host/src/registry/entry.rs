@@ -29,6 +29,9 @@ pub struct ComponentEntry {
     pub uploaded_from: String,
     #[serde(default)]
     pub source: ComponentSource,
+    /// The key whose signature was checked when it was taken, if one was asked for.
+    #[serde(default)]
+    pub signed_by: Option<String>,
 }
 
 /// Where the bytes of a component came from.
@@ -48,12 +51,21 @@ pub struct NewComponent {
     pub by: String,
     pub from: String,
     pub source: ComponentSource,
+    /// As minisign writes it. Empty: none.
+    pub signature: String,
 }
 
 impl NewComponent {
     /// One of which nothing else is known.
     pub fn named(name: Name) -> Self {
-        Self { name, label: None, by: String::new(), from: String::new(), source: ComponentSource::Upload }
+        Self {
+            name,
+            label: None,
+            by: String::new(),
+            from: String::new(),
+            source: ComponentSource::Upload,
+            signature: String::new(),
+        }
     }
 
     pub(super) fn check(&self) -> Result<(), RegistryError> {

@@ -2,6 +2,7 @@
 
 use crate::images::ImageError;
 use crate::limits::{DIGEST_DIGITS_MIN, INTAKES_MAX};
+use crate::registry::policy::PolicyRefusal;
 use crate::registry::reference::{ComponentRef, ReferenceError, VersionRef};
 use nodata_log::{ErrorKind, LogError, Name};
 use nodata_runtime::AcceptError;
@@ -18,6 +19,8 @@ pub enum RegistryError {
     Reference(#[from] ReferenceError),
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Policy(#[from] PolicyRefusal),
     #[error("component `{name}` does not exist")]
     Unknown { name: Name },
     #[error("component `{}` has no version {}", reference.name, reference.version)]
@@ -50,6 +53,7 @@ impl RegistryError {
         match self {
             RegistryError::Accept(error) => error.kind(),
             RegistryError::Image(error) => error.kind(),
+            RegistryError::Policy(_) => ErrorKind::Denied,
             RegistryError::Unknown { .. } | RegistryError::UnknownVersion { .. } => ErrorKind::NotFound,
             RegistryError::Reference(_) | RegistryError::Ambiguous { .. } | RegistryError::By { .. } => {
                 ErrorKind::Invalid
@@ -71,6 +75,7 @@ impl RegistryError {
         match self {
             RegistryError::Accept(_) => "COMPONENT_REFUSED",
             RegistryError::Image(error) => error.reason(),
+            RegistryError::Policy(_) => "NOT_TRUSTED",
             RegistryError::Reference(ReferenceError::Name(_)) => "NAME",
             RegistryError::Reference(_) | RegistryError::Ambiguous { .. } => "VERSION",
             RegistryError::Unknown { .. } => "UNKNOWN_COMPONENT",
@@ -92,6 +97,7 @@ impl RegistryError {
         match self {
             RegistryError::Accept(error) => error.hint(),
             RegistryError::Image(error) => error.hint(),
+            RegistryError::Policy(error) => error.hint(),
             RegistryError::Unknown { name } => {
                 Some(format!("upload it with `nodata component push FILE --name {name}`"))
             }

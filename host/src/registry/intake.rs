@@ -88,7 +88,7 @@ impl Registry {
     /// Begins to take a component: it is checked, tried, and kept for good, whether anybody waits for that or not.
     pub async fn take(
         &self,
-        new: NewComponent,
+        mut new: NewComponent,
         bytes: Bytes,
         room: IntakeRoom,
     ) -> Result<watch::Receiver<Progress>, RegistryError> {
@@ -96,6 +96,8 @@ impl Registry {
         let digest = Digest::of(&bytes);
         // Told before anything is compiled.
         self.has_label(&new, digest).await?;
+        let signature = std::mem::take(&mut new.signature);
+        let signed_by = self.policy.check_aside(&new.name, &bytes, signature).await?;
         let asked = (new.name.to_string(), new.label.clone(), digest);
         let (tell, told) = watch::channel(Progress::At(Stage::Received));
         {
@@ -112,7 +114,7 @@ impl Registry {
             let taken = match registry.runtime.accept_and_tell(bytes.clone(), |stage| at(stage.into())).await {
                 Ok((info, _program)) => {
                     at(Stage::Keeping);
-                    registry.keep(new, info, bytes).await
+                    registry.keep(new, signed_by, info, bytes).await
                 }
                 Err(error) => Err(error.into()),
             };

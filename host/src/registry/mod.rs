@@ -8,6 +8,7 @@ mod entry; // what is known of a component
 mod error; // why one is refused
 mod holds; // what is being deployed is not deleted
 mod intake; // taking one
+mod policy; // which are taken
 mod pull; // one that is an image elsewhere
 mod reference; // which version is meant
 
@@ -15,6 +16,7 @@ pub use entry::{ComponentEntry, ComponentSource, NewComponent};
 pub use error::RegistryError;
 pub use holds::Hold;
 pub use intake::{IntakeRoom, Progress, Stage};
+pub use policy::{Policy, PolicyError, PolicyRefusal};
 pub use pull::PullRequest;
 pub use reference::{ComponentRef, ReferenceError, VersionRef, label};
 
@@ -55,6 +57,7 @@ pub struct Registry {
     intakes: Intakes,
     /// `None`: images are not pulled.
     images: Option<Images>,
+    policy: Policy,
 }
 
 impl Registry {
@@ -76,6 +79,7 @@ impl Registry {
             holds: Holds::default(),
             intakes: Intakes::new(),
             images: None,
+            policy: Policy::default(),
         })
     }
 
@@ -84,17 +88,23 @@ impl Registry {
         Self { images: Some(images), ..self }
     }
 
+    /// The same, which takes only what an operator agrees to.
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
     /// Keeps what was accepted.
     async fn keep(
         &self,
         new: NewComponent,
+        signed_by: Option<String>,
         info: ComponentInfo,
         bytes: Bytes,
     ) -> Result<ComponentEntry, RegistryError> {
         let _alone = self.changing.lock().await;
         let ComponentInfo { digest, roles, extras, imports, .. } = info;
         let has_label = self.has_label(&new, digest).await?;
-        let NewComponent { name, label, by, from, source } = new;
+        let NewComponent { name, label, by, from, source, .. } = new;
         let key = format!("{ENTRIES}{name}/{digest}");
         if self.meta.meta_get(&key).await?.is_none() {
             let entry = ComponentEntry {
@@ -109,6 +119,7 @@ impl Registry {
                 uploaded_by: by,
                 uploaded_from: from,
                 source,
+                signed_by,
             };
             let fs = self.fs.clone();
             let write = move || fs::write_file(&*fs, DIR, &file_name(digest), &bytes);

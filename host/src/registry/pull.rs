@@ -17,15 +17,17 @@ pub struct PullRequest {
     pub label: Option<Version>,
     pub by: String,
     pub from: String,
+    /// Of the component. Empty: none.
+    pub signature: String,
 }
 
 impl Registry {
     /// Begins to take the component of an image, whether anybody waits for it or not. What the image means is decided now: the
     /// component is its bytes, and a tag that is moved later changes nothing.
     pub async fn pull(&self, request: PullRequest) -> Result<watch::Receiver<Progress>, RegistryError> {
-        let PullRequest { image, name, label, by, from } = request;
+        let PullRequest { image, name, label, by, from, signature } = request;
         let label = label.or_else(|| image.tag.as_deref().and_then(|tag| self::label(tag).ok()));
-        let new = NewComponent { name, label, by, from, source: ComponentSource::Upload };
+        let new = NewComponent { name, label, by, from, source: ComponentSource::Upload, signature };
         new.check()?;
         let images = self.images.clone().ok_or_else(|| ImageError::NotListed { registry: image.registry.clone() })?;
         let (tell, told) = watch::channel(Progress::At(Stage::Asking));
@@ -34,6 +36,7 @@ impl Registry {
             let done = |error: RegistryError| drop(tell.send_replace(Progress::Done(Err(Arc::new(error)))));
             let fetch = async {
                 let found: Found = images.find(&image).await?;
+                registry.policy.check_image(&image, found.manifest_digest).await?;
                 let (manifest_digest, of) = (found.manifest_digest, found.bytes());
                 let room = registry.room().await?;
                 let at = |bytes| drop(tell.send_replace(Progress::At(Stage::Downloading { bytes, of })));

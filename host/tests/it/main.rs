@@ -31,6 +31,7 @@ mod roles;
 mod secrets; // who is given them, and who may send what
 mod several_roles;
 mod shipped;
+mod signatures; // which components are taken
 mod stop;
 mod tail;
 mod ticks;

@@ -271,7 +271,9 @@ fn what_a_component_could_do_is_said_in_words() {
     assert!(of_server.starts_with("http-poll\n  labels    0.3.0\n  digest    sha256:"), "{of_server}");
     assert!(of_server.contains(could), "{of_server}");
     assert!(
-        of_server.contains(" by ada at 127.0.0.1\n  source    upload\n  used by   no deployment\n\n"),
+        of_server.contains(
+            " by ada at 127.0.0.1\n  source    upload\n  signed by not asked for\n  used by   no deployment\n\n"
+        ),
         "{of_server}"
     );
     let json = server.json(&["component", "inspect", "http-poll"]);

@@ -4,7 +4,7 @@ use crate::step::{self, Failed, cargo, root, run, say, target_dir, works};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What is not ours and comes from Python: it checks the protocol, reads the files, is the table of a sink, pushes images, and builds
+/// What is not ours and comes from Python: it checks the protocol, reads the files, is the table of a sink, pushes images, signs, and builds
 /// components in Python.
 pub(crate) const PYTHON_PACKAGES: &[&str] = &[
     "buf-bin==1.75.0",
@@ -13,6 +13,7 @@ pub(crate) const PYTHON_PACKAGES: &[&str] = &[
     "duckdb==2.0.1",
     "oras==0.2.43",
     "polars==2.1.0",
+    "py-minisign==0.21.1",
     "pyarrow==26.0.1",
 ];
 
