@@ -4,6 +4,7 @@ pub mod settings; // what an operator decides
 
 pub mod api; // the door
 pub mod deployment; // what runs, and the tasks that make it true
+pub mod images; // components in other registries
 pub mod registry; // the components there are
 pub mod secrets; // what nobody should read
 pub mod server; // where the rooms are built and handed to each other

@@ -60,6 +60,51 @@ pub const LOG_MESSAGES: usize = 4;
 /// How often a follower of a log looks for lines that were dropped.
 pub const LOG_LOOK: Duration = Duration::from_secs(1);
 
+// Components.
+
+/// Digits of a digest that are enough to name it.
+pub const DIGEST_DIGITS_MIN: usize = 6;
+
+/// Components that are being taken at once: each may have 64 MiB in memory, from its first byte until it is kept.
+pub const INTAKES_MAX: usize = 8;
+
+/// How long one more waits before it is refused with `TOO_MANY_AT_ONCE`.
+pub const INTAKE_WAIT: Duration = Duration::from_secs(10);
+
+/// How long an upload may stand still. It holds a place.
+pub const UPLOAD_IDLE: Duration = Duration::from_secs(60);
+
+/// Until there is a connection to a registry of images, and until it answers and goes on answering.
+pub const IMAGE_CONNECT: Duration = Duration::from_secs(5);
+pub const IMAGE_IDLE: Duration = Duration::from_secs(15);
+
+/// How long a registry may take for the manifest of an image, and for its component: 64 MiB at 1 Mbit/s.
+pub const IMAGE_WALL: Duration = Duration::from_secs(600);
+
+/// Bytes of the manifest of an image: what registries take at most. Of the answer with a token.
+pub const IMAGE_MANIFEST_BYTES_MAX: usize = 4 << 20;
+pub const IMAGE_TOKEN_BYTES_MAX: usize = 64 << 10;
+
+/// Redirects of one request to a registry.
+pub const IMAGE_REDIRECTS_MAX: usize = 5;
+
+/// Bytes of a signature of minisign: its comments are the longest in it.
+pub const SIGNATURE_BYTES_MAX: usize = 16 << 10;
+
+/// How long the program of an operator may think about an image, and what is shown of what it says at its end.
+pub const VERIFY_IMAGE_WALL: Duration = Duration::from_secs(60);
+pub const VERIFY_IMAGE_SAID_BYTES: usize = 4 << 10;
+pub const VERIFY_IMAGE_LINES: usize = 5;
+
+/// Stages of one that wait for whoever asked. At the bound they are passed over: only the newest counts.
+pub const PROGRESS_MESSAGES: usize = 4;
+
+/// Bytes of the label of a version.
+pub const LABEL_BYTES_MAX: usize = 64;
+
+/// Bytes of what a client says about who uploads a component.
+pub const UPLOADED_BY_BYTES_MAX: usize = 200;
+
 // Deployments.
 
 /// Longest name of a deployment: `<name>.dlq` and the like must be topic names.

@@ -5,15 +5,16 @@
 
 use crate::api::{self, ApiParts};
 use crate::deployment::{DeploymentsParts, Supervisor};
+use crate::images::{Credentials, CredentialsError, ImageSettings, Images};
 use crate::limits::{self, DOOR_PATIENCE, TASK_PATIENCE};
-use crate::registry::Registry;
+use crate::registry::{Policy, PolicyError, Registry};
 use crate::secrets::{SecretError, Secrets};
 use crate::settings::ServeSettings;
 use nodata_archive::{Adoption, ArchiveError, ArchiveFiles, ArchiveOptions, Archiver, ArchiverHandle};
 use nodata_log::fs::Fs;
 use nodata_log::fs::real::RealFs;
 use nodata_log::{Clock, EmbeddedLog, ErrorKind, Log, MetadataStore, OpenError, Options, RecoveryReport, SystemClock};
-use nodata_runtime::{Compiler, Runtime, RuntimeOptions, StartError};
+use nodata_runtime::{Compiler, HttpGrantError, Runtime, RuntimeOptions, StartError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -37,6 +38,12 @@ pub enum ServerError {
     Archive(#[from] ArchiveError),
     #[error(transparent)]
     Secrets(#[from] SecretError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error("`{registry}` is no registry: {source}")]
+    Registry { registry: String, source: HttpGrantError },
     #[error("serving failed: {0}")]
     Serve(#[from] tonic::transport::Error),
 }
@@ -49,6 +56,8 @@ impl ServerError {
             ServerError::Archive(error) => error.kind(),
             ServerError::Runtime(error) => error.kind(),
             ServerError::Secrets(error) => error.kind(),
+            ServerError::Credentials(_) | ServerError::Policy(_) => ErrorKind::Unavailable,
+            ServerError::Registry { .. } => ErrorKind::Invalid,
             ServerError::Io { .. } | ServerError::Serve(_) => ErrorKind::Unavailable,
         }
     }
@@ -63,6 +72,10 @@ impl ServerError {
                 Some("stop that server, or give this one another directory with `--data`".to_owned())
             }
             ServerError::Secrets(error) => error.hint(),
+            ServerError::Credentials(error) => error.hint(),
+            ServerError::Registry { .. } => {
+                Some("give HOST or HOST:PORT, such as registry.example or localhost:5000".to_owned())
+            }
             _ => None,
         }
     }
@@ -84,6 +97,12 @@ pub struct Server {
 impl Server {
     /// Starts a server. It answers when this returns.
     pub async fn start(settings: ServeSettings, compiler: Compiler) -> Result<Self, ServerError> {
+        let images = ImageSettings {
+            allow: settings.registry_allow.iter().map(|registry| registry.to_ascii_lowercase()).collect(),
+            insecure: settings.registry_insecure.iter().map(|registry| registry.to_ascii_lowercase()).collect(),
+            credentials: settings.registry_auth.as_deref().map(Credentials::read).transpose()?.unwrap_or_default(),
+        };
+        let policy = Policy::read(&settings.component_keys, settings.verify_image.clone())?;
         let place = settings.data.display().to_string();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
 
@@ -114,6 +133,9 @@ impl Server {
         let events: Arc<dyn Log> = log.clone();
         let registry = Registry::open(fs, meta.clone(), runtime.clone(), clock.clone())
             .map_err(io_error("create the components of", &place))?;
+        let images = Images::new(images, &runtime);
+        let images = images.map_err(|(registry, source)| ServerError::Registry { registry, source })?;
+        let registry = registry.with_images(images).with_policy(policy);
 
         let secrets = Secrets::open(&settings.data, settings.secrets_key, meta.clone(), clock.clone()).await?;
 

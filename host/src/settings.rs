@@ -26,6 +26,16 @@ pub struct ServeSettings {
     pub archive_after: Duration,
     /// Where the key of the secrets is; `None`: beside the store.
     pub secrets_key: Option<PathBuf>,
+    /// Registries of images that may be asked: `HOST`, `HOST:PORT`, or `*` for all of the internet.
+    pub registry_allow: Vec<String>,
+    /// Those that are asked without TLS.
+    pub registry_insecure: Vec<String>,
+    /// Where it is written who this server is in registries.
+    pub registry_auth: Option<PathBuf>,
+    /// Public keys of minisign. With any, only components are taken that one of them signed.
+    pub component_keys: Vec<PathBuf>,
+    /// A program that is asked about each image.
+    pub verify_image: Option<PathBuf>,
 }
 
 impl ServeSettings {
@@ -41,6 +51,11 @@ impl ServeSettings {
             log_bytes_max: None,
             archive_after: Duration::from_secs(nodata_archive::limits::FLUSH_AGE_SECS),
             secrets_key: None,
+            registry_allow: Vec::new(),
+            registry_insecure: Vec::new(),
+            registry_auth: None,
+            component_keys: Vec::new(),
+            verify_image: None,
         }
     }
 }

@@ -37,6 +37,18 @@ pub struct ComponentInfo {
     pub wit: String,
 }
 
+/// What is being done about a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptStage {
+    /// Whether it is a component, and what it imports and exports.
+    Checking,
+    /// One is compiled at a time.
+    Waiting,
+    Compiling,
+    /// An instance is started that is granted nothing.
+    Trying,
+}
+
 /// Why a file was not accepted.
 #[derive(Debug, Error)]
 pub enum AcceptError {

@@ -38,8 +38,8 @@ mod runtime; // the component host of a server
 mod stdio; // lines for the log
 mod threads; // where guests run, each in its share of the time
 
-pub use crate::http::{HttpClient, HttpGrant, HttpGrantError};
-pub use accept::{AcceptError, ComponentInfo};
+pub use crate::http::{HttpAnswer, HttpClient, HttpGetError, HttpGrant, HttpGrantError};
+pub use accept::{AcceptError, AcceptStage, ComponentInfo};
 pub use asks::{Ask, Grant, asks};
 pub use call_error::{CallError, CallErrorReason};
 pub use compile::{CompileError, CompileLimits, Compiler, child_main};

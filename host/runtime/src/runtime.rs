@@ -1,6 +1,6 @@
 //! The component host of a server.
 
-use crate::accept::{AcceptError, ComponentInfo};
+use crate::accept::{AcceptError, AcceptStage, ComponentInfo};
 use crate::cache::Cache;
 use crate::compile::Compiler;
 use crate::contract;
@@ -129,9 +129,20 @@ impl Runtime {
 
     /// Checks everything about an uploaded file, compiles it and tries it out.
     pub async fn accept(&self, bytes: Bytes) -> Result<(ComponentInfo, Program), AcceptError> {
+        self.accept_and_tell(bytes, |_| {}).await
+    }
+
+    /// The same, and tells what is being done.
+    pub async fn accept_and_tell(
+        &self,
+        bytes: Bytes,
+        tell: impl Fn(AcceptStage) + Send + Sync,
+    ) -> Result<(ComponentInfo, Program), AcceptError> {
+        tell(AcceptStage::Checking);
         let file = bytes.clone();
         let info = blocking(move || inspect_component(&file)).await?;
-        let program = self.load(info.digest, move || Ok(bytes)).await?;
+        let program = self.load_and_tell(info.digest, move || Ok(bytes), &tell).await?;
+        tell(AcceptStage::Trying);
         self.try_out(&program).await?;
         Ok((info, program))
     }
@@ -142,16 +153,27 @@ impl Runtime {
         digest: Digest,
         read: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
     ) -> Result<Program, AcceptError> {
+        self.load_and_tell(digest, read, |_| {}).await
+    }
+
+    async fn load_and_tell(
+        &self,
+        digest: Digest,
+        read: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
+        tell: impl Fn(AcceptStage) + Send + Sync,
+    ) -> Result<Program, AcceptError> {
         if let Some(program) = self.loaded(digest) {
             return Ok(program);
         }
         if let Some(component) = self.cached(digest).await? {
             return self.keep(digest, &component);
         }
+        tell(AcceptStage::Waiting);
         let Ok(_permit) = self.shared.compiling.acquire().await else { return Err(AcceptError::Stopping) };
         // Somebody else may have compiled it while this one waited.
         let mut component = self.cached(digest).await?;
         if component.is_none() {
+            tell(AcceptStage::Compiling);
             self.compile(digest, read).await?;
             component = self.cached(digest).await?;
         }

@@ -7,6 +7,7 @@ use crate::deployment::{
     ResetRequest, Rollout, SharedUsage, StartAt, TaskState, TaskView, UpdateRequest, Usage, Window,
 };
 use crate::limits::{LOG_LOOK, LOG_MESSAGES, REASON_BYTES_MAX};
+use crate::registry::{ComponentRef, RegistryError};
 use nodata_log::LogError;
 use nodata_proto::server as wire;
 use nodata_proto::server::aggregate::Window as AskedWindow;
@@ -340,8 +341,7 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
     };
     Ok(DeployRequest {
         name: request.name,
-        component: request.component,
-        digest: (!request.digest.is_empty()).then_some(request.digest),
+        component: ComponentRef::new(&request.component, &request.version).map_err(RegistryError::from)?,
         role,
         begin,
         config: request.config,
@@ -355,12 +355,17 @@ fn deploy_request(request: wire::DeployRequest) -> Result<DeployRequest, Refusal
 }
 
 fn update_request(request: wire::UpdateDeploymentRequest) -> Result<UpdateRequest, Refusal> {
-    let given = |text: String| (!text.is_empty()).then_some(text);
     check_reason(&request.reason)?;
+    let component = match (request.component.is_empty(), request.version.is_empty()) {
+        (true, true) => None,
+        (true, false) => {
+            return Err(Refusal::invalid("NO_COMPONENT", "the request names a version, and not of which component"));
+        }
+        _ => Some(ComponentRef::new(&request.component, &request.version).map_err(RegistryError::from)?),
+    };
     Ok(UpdateRequest {
         name: request.name,
-        component: given(request.component),
-        digest: given(request.digest),
+        component,
         config: Altered { set: request.config, unset: request.unset_config },
         secrets: Altered { set: request.secrets, unset: request.unset_secrets },
         allow_http: request.allow_http,

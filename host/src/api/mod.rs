@@ -65,12 +65,13 @@ pub async fn serve(
     health.set_serving::<SecretServiceServer<SecretApi>>().await;
     let publish = PublishApi::new(log.clone(), clock, stop.clone());
     let topics = TopicApi { log: log.clone(), deployments: deployments.clone(), archiver, stop: stop.clone() };
+    let components = ComponentApi { registry, deployments: deployments.clone(), stop: stop.clone() };
     let mut router = http2()
         .add_service(health_service)
         .add_service(PublishServiceServer::new(publish).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(ConsumeServiceServer::new(ConsumeApi { log, stop: stop.clone() }))
         .add_service(TopicServiceServer::new(topics))
-        .add_service(ComponentServiceServer::new(ComponentApi { registry }))
+        .add_service(ComponentServiceServer::new(components))
         .add_service(AggregateServiceServer::new(AggregateApi { deployments: deployments.clone() }))
         .add_service(SecretServiceServer::new(SecretApi { secrets, deployments: deployments.clone() }))
         .add_service(DeploymentServiceServer::new(DeploymentApi { deployments, stop: stop.clone() }));

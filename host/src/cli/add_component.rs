@@ -1,34 +1,37 @@
 //! `nodata add-component`
 
 use crate::cli::budget::BudgetArgs;
-use crate::cli::component::{name_of, read, short, upload};
+use crate::cli::component::{AboutArgs, name_of, pull, read, short, split, upload};
 use crate::cli::consume::time_us;
 use crate::cli::deployment::to_json;
 use crate::cli::{CliError, Common};
+use crate::images::{ImageError, ImageRef};
+use crate::registry::ComponentRef;
 use clap::Args;
 use nodata_client::proto::aggregate::Window;
 use nodata_client::proto::deploy_request::Role;
 use nodata_client::proto::deployment::Role as DeployedRole;
 use nodata_client::proto::start_position::{Earliest, Latest, Position};
 use nodata_client::proto::{
-    Aggregate, DeployRequest, Deployment, ErrorPolicy, OnPoison, SessionWindow, Sink, SlidingWindow, Source,
+    Aggregate, Component, DeployRequest, Deployment, ErrorPolicy, OnPoison, SessionWindow, Sink, SlidingWindow, Source,
     StartPosition, Transform, TumblingWindow,
 };
 use nodata_runtime::HttpGrant;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Upload a component and run it on a topic.
+/// Upload a component, have it pulled, or take one that the server has, and run it on a topic.
 ///
 /// Where it begins is decided now: what is published while it starts is not missed.
 #[derive(Debug, Args)]
 pub(crate) struct AddComponentArgs {
-    /// The .wasm file.
-    #[arg(long, value_name = "FILE")]
-    file: PathBuf,
-    /// The name of the component and of the deployment [default: the name of the file].
+    #[command(flatten)]
+    which: WhichArgs,
+    /// The name of the deployment, and of a component that is uploaded [default: the name of the component, or of its file].
     #[arg(long)]
     name: Option<String>,
+    #[command(flatten)]
+    about: AboutArgs,
     #[command(flatten)]
     role: RoleArgs,
     #[command(flatten)]
@@ -65,6 +68,21 @@ pub(crate) struct AddComponentArgs {
     budget: BudgetArgs,
     #[command(flatten)]
     common: Common,
+}
+
+/// Which component.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct WhichArgs {
+    /// The .wasm file.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// One that the server has: NAME, NAME@2.1 or NAME@sha256:27b3cf.
+    #[arg(long, value_name = "NAME[@VERSION]", conflicts_with_all = ["version", "by", "signature"])]
+    component: Option<ComponentRef>,
+    /// An image in another registry, which the server pulls: REGISTRY/PATH:TAG or REGISTRY/PATH@sha256:DIGEST.
+    #[arg(long, value_name = "REF")]
+    image: Option<String>,
 }
 
 /// What it is deployed as.
@@ -202,11 +220,23 @@ pub(crate) async fn run(args: AddComponentArgs) -> Result<(), CliError> {
 }
 
 async fn add(args: AddComponentArgs) -> Result<(), CliError> {
-    let name = name_of(&args.file, args.name.clone())?;
+    let name = match (&args.which, args.name.clone()) {
+        (WhichArgs { component: Some(component), .. }, name) => name.unwrap_or_else(|| component.name.to_string()),
+        (WhichArgs { file: Some(file), .. }, name) => name_of(file, name)?,
+        (WhichArgs { image, .. }, name) => match name {
+            Some(name) => name,
+            None => {
+                let image: ImageRef = image.as_deref().unwrap_or_default().parse().map_err(|error: ImageError| {
+                    CliError::invalid(error.to_string()).hint(error.hint().unwrap_or_default())
+                })?;
+                image.last().to_owned()
+            }
+        },
+    };
     let role = wiring(&args)?;
     let config = unique("--config", args.config)?;
     let secrets = unique("--secret", args.secret)?;
-    let file = read(&args.file)?;
+    let file = args.which.file.as_deref().map(read).transpose()?;
     let client = args.common.connect().await?;
     // Wrong topics are told before anything is compiled.
     for topic in topics(&role).into_iter().filter(|_| !args.create_topics) {
@@ -216,7 +246,21 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
             if is_missing { error.or("have it made with --create-topics") } else { error }
         })?;
     }
-    let component = upload(&client, &name, file, &args.common).await?;
+    let of = |component: Component| (component.name, format!("sha256:{}", component.digest));
+    let (component, version) = match (file, &args.which.component) {
+        (Some(file), _) => {
+            let about = match &args.which.file {
+                Some(place) => args.about.beside(place),
+                None => args.about,
+            };
+            of(upload(&client, &name, file, about, &args.common).await?)
+        }
+        (None, Some(component)) => split(&component.to_string()),
+        (None, None) => {
+            let image = args.which.image.clone().unwrap_or_default();
+            of(pull(&client, image, Some(name.clone()), args.about, &args.common).await?)
+        }
+    };
     let (from, from_kept) = match args.from {
         None => (None, false),
         Some(From::Kept) => (None, true),
@@ -224,8 +268,8 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     };
     let request = DeployRequest {
         name: name.clone(),
-        component: component.name,
-        digest: component.digest,
+        component,
+        version,
         role: Some(role),
         from,
         from_kept,

@@ -6,7 +6,7 @@ mod add_component; // add-component
 mod aggregate; // aggregate scan
 mod bench; // bench publish|consume|transform
 mod budget; // what a deployment may use
-mod component; // component push|list|inspect
+mod component; // component push|pull|list|versions|delete|inspect
 mod consume; // consume
 mod deployment; // deployment list|describe|pause|resume|delete|logs
 mod dlq; // dlq list|show|replay
@@ -14,6 +14,7 @@ mod error; // how a command fails
 mod fsck; // fsck
 mod grants; // what a component asks for and a deployment is granted
 mod out; // how a command prints
+mod progress; // what is being done about a component
 mod publish; // publish
 mod secret; // secret put|list|delete
 mod serve; // serve
@@ -71,7 +72,7 @@ enum ClientCommand {
     Consume(consume::ConsumeArgs),
     /// Upload a component and run it on a topic.
     AddComponent(add_component::AddComponentArgs),
-    /// Upload, list and inspect components.
+    /// Upload, pull, list, inspect and delete components.
     #[command(subcommand)]
     Component(component::ComponentCommand),
     /// List, describe, pause, resume and delete deployments, and read their logs.

@@ -44,6 +44,23 @@ pub(crate) struct ServeArgs {
     /// store has the secrets [default: secrets.key in the directory of the store].
     #[arg(long, env = "NODATA_SECRETS_KEY", value_name = "FILE")]
     secrets_key: Option<PathBuf>,
+    /// A registry of images that components may be pulled from: HOST, HOST:PORT, or `*` for all of the internet. Without it, none. Can be
+    /// given several times.
+    #[arg(long, value_name = "HOST")]
+    registry_allow: Vec<String>,
+    /// The same, for one that is asked without TLS, such as localhost:5000.
+    #[arg(long, value_name = "HOST")]
+    registry_insecure: Vec<String>,
+    /// The file that says who this server is in registries, as docker, podman and oras write it. Nobody else may be able to read it.
+    #[arg(long, env = "NODATA_REGISTRY_AUTH", value_name = "FILE")]
+    registry_auth: Option<PathBuf>,
+    /// A public key of minisign. With it, only components are taken that are signed with it. Can be given several times.
+    #[arg(long, value_name = "FILE")]
+    component_key: Vec<PathBuf>,
+    /// A program that is asked about each image before it is downloaded, with the reference and the digest of the manifest as
+    /// arguments. If it fails, the image is refused.
+    #[arg(long, value_name = "PROGRAM")]
+    verify_image: Option<PathBuf>,
     /// What to say while running: error, warn, info, debug, or a filter such as `nodata=debug`.
     #[arg(long, env = "NODATA_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
@@ -66,6 +83,11 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), CliError> {
     settings.log_bytes_max = args.log_max.map(|mib| mib << 20);
     settings.archive_after = Duration::from_secs(args.archive_after);
     settings.secrets_key = args.secrets_key;
+    settings.registry_allow = args.registry_allow;
+    settings.registry_insecure = args.registry_insecure;
+    settings.registry_auth = args.registry_auth;
+    settings.component_keys = args.component_key;
+    settings.verify_image = args.verify_image;
     settings.guest_memory_bytes = args.guest_memory << 20;
     let program = std::env::current_exe()
         .map_err(|error| CliError::failed(format!("cannot find this program, which compiles components: {error}")))?;

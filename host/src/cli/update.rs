@@ -2,7 +2,7 @@
 
 use crate::cli::add_component::{grant, pair, policy, secret, tick, unique};
 use crate::cli::budget::BudgetArgs;
-use crate::cli::component::{read, short, upload};
+use crate::cli::component::{AboutArgs, read, short, split, upload};
 use crate::cli::deployment::{history_line, to_json};
 use crate::cli::{CliError, Common};
 use crate::limits::WAIT_LOOK;
@@ -21,12 +21,14 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 pub(crate) struct UpdateArgs {
     name: String,
-    /// The component: NAME for the latest upload, NAME@DIGEST for another one [default: that of before]
+    /// The component, such as `NAME`, `NAME@2` or `NAME@sha256:27b3cf` [default: as before]
     #[arg(long, value_name = "NAME[@VERSION]")]
     component: Option<String>,
     /// Upload this file first, as the component that the deployment has.
     #[arg(long, value_name = "FILE", conflicts_with = "component")]
     file: Option<PathBuf>,
+    #[command(flatten)]
+    about: AboutArgs,
     /// Add or replace configuration. Can be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     config: Vec<(String, String)>,
@@ -93,20 +95,19 @@ pub(crate) struct RollbackArgs {
 
 pub(crate) async fn update(args: UpdateArgs) -> Result<(), CliError> {
     let client = args.common.connect().await?;
-    let (mut component, mut digest) = (String::new(), String::new());
-    if let Some(file) = &args.file {
-        let file = read(file)?;
+    let (mut component, mut version) = (String::new(), String::new());
+    if let Some(place) = &args.file {
+        let (file, about) = (read(place)?, args.about.beside(place));
         let now = described(&client, &args.name).await?.deployment.unwrap_or_default();
-        let uploaded = upload(&client, &now.component, file, &args.common).await?;
-        (component, digest) = (uploaded.name, uploaded.digest);
+        let uploaded = upload(&client, &now.component, file, about, &args.common).await?;
+        (component, version) = (uploaded.name, uploaded.digest);
     } else if let Some(asked) = &args.component {
-        let (name, version) = asked.split_once('@').unwrap_or((asked, ""));
-        (component, digest) = (name.to_owned(), version.to_owned());
+        (component, version) = split(asked);
     }
     let request = UpdateDeploymentRequest {
         name: args.name.clone(),
         component,
-        digest,
+        version,
         config: unique("--config", args.config)?,
         unset_config: args.unset_config,
         secrets: unique("--secret", args.secret)?,

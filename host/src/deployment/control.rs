@@ -17,7 +17,7 @@ use crate::deployment::wiring::{check_ports, input_to_make, start_of_new};
 use crate::limits::{
     CONFIG_BYTES_MAX, HTTP_GRANTS_MAX, OVERLAP_MAX, PORTS_MAX, SECRETS_GRANTED_MAX, TICK_US, TICK_US_MIN,
 };
-use crate::registry::{ComponentEntry, Registry};
+use crate::registry::{ComponentEntry, ComponentRef, Registry};
 use crate::secrets::Secrets;
 use nodata_log::{
     Bounds, Clock, Expect, Log, LogError, MetadataStore, Name, Offset, TaskKey, TimestampUs, Topic, TopicConfig, Tp,
@@ -66,9 +66,7 @@ pub enum DeployedAs {
 #[derive(Clone, Debug)]
 pub struct DeployRequest {
     pub name: String,
-    pub component: String,
-    /// `None`: the latest upload.
-    pub digest: Option<String>,
+    pub component: ComponentRef,
     pub role: DeployedAs,
     pub begin: Begin,
     pub config: BTreeMap<String, String>,
@@ -310,7 +308,6 @@ impl Deployments {
         let DeployRequest {
             name,
             component,
-            digest,
             role,
             begin,
             config,
@@ -343,7 +340,8 @@ impl Deployments {
             self.parts.secrets.check(&Name::new(secret)?)?;
         }
         let topic = self.wired(role, &input, &outputs, create_topics)?;
-        let component = self.parts.registry.find(&Name::new(&component)?, digest.as_deref()).await?;
+        // Until the entry of the deployment says so, only this says that the version is needed.
+        let (component, _needed) = self.parts.registry.hold(&component).await?;
         let ComponentEntry { name: component, digest, roles, .. } = component;
         let world = role.of_component().world();
         if !roles.iter().any(|role| role == world) {
@@ -711,6 +709,25 @@ impl Deployments {
         let usage = known.map(Live::usage).unwrap_or_default();
         let metrics = known.map(|live| live.metrics.snapshot().series).unwrap_or_default();
         Ok(DeploymentView { spec: spec.clone(), tasks, usage, metrics })
+    }
+
+    /// The deployments that need a version of a component: those that run it, also paused or on their way out, and what is kept of some.
+    pub async fn needing(&self, component: &str, digest: &str) -> Result<Vec<String>, LogError> {
+        // What is on its way to the disk counts already.
+        self.parts.log.barrier()?.await?;
+        let mut needing = Vec::new();
+        for spec in self.entries().await? {
+            let earlier = self.revisions(&spec.name).await?;
+            let earlier =
+                earlier.values().find(|earlier| (&*earlier.component, &*earlier.digest) == (component, digest));
+            match earlier {
+                _ if spec.needs(component, digest) && spec.is_kept() => needing.push(format!("{} (kept)", spec.name)),
+                _ if spec.needs(component, digest) => needing.push(spec.name.clone()),
+                Some(earlier) => needing.push(format!("{} (revision {}, to go back to)", spec.name, earlier.number)),
+                None => {}
+            }
+        }
+        Ok(needing)
     }
 
     /// The names of the deployments that read from a topic or write to it.

@@ -3,7 +3,7 @@
 use crate::deployment::aggregate::Aggregation;
 use crate::deployment::budget::Budget;
 use crate::deployment::parts::PartsTopic;
-use crate::deployment::revision::{Change, Rollout, Shadow};
+use crate::deployment::revision::{Change, Revision, Rollout, Shadow};
 use crate::limits::DEPLOYMENT_NAME_BYTES_MAX;
 use nodata_log::task::TaskEpoch;
 use nodata_log::{LogError, MetaEntry, Name, Offset, OwnerId, TimestampUs, Topic, TopicId, Tp};
@@ -193,6 +193,15 @@ impl DeploymentSpec {
     /// Where the rejected events go.
     pub fn dead_letters(&self) -> String {
         format!("{}.dlq", self.name)
+    }
+
+    /// Whether it needs a version of a component.
+    pub(crate) fn needs(&self, component: &str, digest: &str) -> bool {
+        let is_it =
+            |revision: &Revision| (revision.component.as_str(), revision.digest.as_str()) == (component, digest);
+        (self.component.as_str(), self.digest.as_str()) == (component, digest)
+            || self.rollout.as_ref().is_some_and(|rollout| is_it(&rollout.from))
+            || self.shadow.as_ref().is_some_and(|shadow| is_it(&shadow.revision))
     }
 
     /// Whether it reads from a topic or writes to it.

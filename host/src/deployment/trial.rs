@@ -5,9 +5,9 @@ use crate::deployment::control::Deployments;
 use crate::deployment::error::DeploymentError;
 use crate::deployment::spec::DeploymentSpec;
 use crate::deployment::task::granted;
-use crate::registry::RegistryError;
+use crate::registry::{ComponentRef, RegistryError};
 use crate::secrets::GrantedSecrets;
-use nodata_log::{ErrorKind, LogError, Name};
+use nodata_log::{ErrorKind, LogError};
 use nodata_runtime::{Deployment, DescribedPort, Digest, Extra, GuestLog, GuestMetrics, HttpClient, Program, Share};
 use std::sync::Arc;
 
@@ -21,7 +21,12 @@ impl Deployments {
 
     /// What the component of a deployment imports; nothing if it is not known any more.
     pub async fn imports(&self, spec: &DeploymentSpec) -> Result<Vec<String>, DeploymentError> {
-        match self.parts.registry.find(&Name::new(&spec.component)?, Some(&spec.digest)).await {
+        match self
+            .parts
+            .registry
+            .find(&ComponentRef::new(&spec.component, &spec.digest).map_err(RegistryError::from)?)
+            .await
+        {
             Ok(component) => Ok(component.imports),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error.into()),

@@ -15,7 +15,7 @@ use crate::deployment::task::granted;
 use crate::deployment::windows::Window;
 use crate::deployment::wiring::check_ports;
 use crate::limits::{GROUPS_TRIED, PROBATION, PROBATION_MAX, REVISIONS_MAX};
-use crate::registry::ComponentEntry;
+use crate::registry::{ComponentEntry, ComponentRef, Hold};
 use crate::secrets::GrantedSecrets;
 use bytes::Bytes;
 use nodata_log::{Expect, LogError, Name, TaskKey};
@@ -27,10 +27,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct UpdateRequest {
     pub name: String,
-    /// Another component; `None`: that of before.
-    pub component: Option<String>,
-    /// Which version of it; `None`: the latest upload, or that of before if the component is.
-    pub digest: Option<String>,
+    /// Another version, or another component; `None`: that of before.
+    pub component: Option<ComponentRef>,
     pub config: Altered,
     pub secrets: Altered,
     pub allow_http: Vec<String>,
@@ -81,7 +79,7 @@ impl Deployments {
         }
         let canary = canary.map(|partitions| self.check_canary(&spec, partitions)).transpose()?;
         let (no_way_back, why) = (*no_way_back || probation_us == 0, request.why.clone());
-        let revision = self.revised(&spec, request).await?;
+        let (revision, _needed) = self.revised(&spec, request).await?;
         if revision.is_as(&spec.as_revision()) {
             return Err(DeploymentError::NothingNew { name: spec.name });
         }
@@ -148,12 +146,17 @@ impl Deployments {
         Ok(view.tasks.iter().all(|task| is_well(task.report.state)))
     }
 
-    /// What the request makes of what runs now.
-    async fn revised(&self, spec: &DeploymentSpec, request: UpdateRequest) -> Result<Revision, DeploymentError> {
+    /// What the request makes of what runs now. The version that it needs stays as long as the second is held.
+    async fn revised(
+        &self,
+        spec: &DeploymentSpec,
+        request: UpdateRequest,
+    ) -> Result<(Revision, Option<Hold>), DeploymentError> {
         let mut new = spec.as_revision();
-        if request.component.is_some() || request.digest.is_some() {
-            let name = Name::new(request.component.as_deref().unwrap_or(&spec.component))?;
-            let entry = self.parts.registry.find(&name, request.digest.as_deref()).await?;
+        let mut needed = None;
+        if let Some(component) = &request.component {
+            let (entry, hold) = self.parts.registry.hold(component).await?;
+            needed = Some(hold);
             let ComponentEntry { name: component, digest, roles, .. } = entry;
             let world = spec.role.of_component().world();
             if !roles.iter().any(|role| role == world) {
@@ -178,7 +181,7 @@ impl Deployments {
         for secret in new.secrets.values() {
             self.parts.secrets.check(&Name::new(secret)?)?;
         }
-        Ok(new)
+        Ok((new, needed))
     }
 
     /// Finds out whether a revision can take over: that it opens, that its ports fit, that it can go on from what is remembered, and
@@ -307,7 +310,7 @@ impl Deployments {
         self.view(Arc::new(new)).await
     }
 
-    async fn revisions(&self, deployment: &str) -> Result<BTreeMap<u32, Revision>, LogError> {
+    pub(crate) async fn revisions(&self, deployment: &str) -> Result<BTreeMap<u32, Revision>, LogError> {
         let listed = self.parts.meta.meta_list(&revisions_prefix(deployment)).await?;
         let read = listed.iter().map(|(key, entry)| Revision::read(key, entry).map(|found| (found.number, found)));
         read.collect()

@@ -42,7 +42,7 @@ fn lists_and_descriptions_for_people() {
          0          0         0            1    0      0 B      0 B\n\
          1          0         0            0    0      0 B      0 B\n"
     );
-    assert_eq!(server.ok(&["component", "list"]), "NAME  DIGEST  ROLES  SIZE  UPLOADED\n");
+    assert_eq!(server.ok(&["component", "list"]), "NAME  VERSION  DIGEST  ROLES  SIZE  UPLOADED\n");
     assert_eq!(server.ok(&["deployment", "list"]), "NAME  STATE  LAG  CPU  TOPICS  COMPONENT\n");
     assert_eq!(
         server.run(&["deployment", "describe", "nothing"]).failed(1),

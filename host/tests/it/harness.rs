@@ -311,7 +311,8 @@ impl Ran {
     pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!(self.code, code, "{}{}", self.out, self.err);
         assert_eq!(self.out, "", "a command that fails prints no data");
-        self.err
+        // How far it had come is not why it failed.
+        self.err.split_inclusive('\n').filter(|line| !line.starts_with("component ")).collect()
     }
 }
 

@@ -16,6 +16,7 @@ mod flights;
 mod golden;
 mod harness;
 mod http_poll;
+mod images; // components in other registries
 mod kill;
 mod languages;
 mod lifecycle;
@@ -31,11 +32,13 @@ mod roles;
 mod secrets; // who is given them, and who may send what
 mod several_roles;
 mod shipped;
+mod signatures; // which components are taken
 mod stop;
 mod tail;
 mod ticks;
 mod topics;
 mod updates; // another revision takes over
 mod uploads;
+mod versions;
 mod walls;
 mod webhook;

@@ -183,7 +183,7 @@ fn a_component_that_cannot_go_on_from_its_memory_costs_no_event() {
 fn what_a_component_does_beside_its_role_is_shown() {
     let server = server();
     let inspected = server.ok(&["component", "inspect", &component("keeps-a-sum")]);
-    assert!(inspected.contains(": transform (opens and closes, ticks, keeps memory), "), "{inspected}");
+    assert!(inspected.contains("  is        transform (opens and closes, ticks, keeps memory)\n"), "{inspected}");
     server.deploy("keeps-a-sum", "in:out", &QUIET);
     let listed = server.json(&["component", "list"]);
     assert_eq!(listed[0]["extras"], json!(["lifecycle", "ticker", "snapshot"]));

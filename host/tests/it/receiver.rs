@@ -67,6 +67,11 @@ impl Receiver {
         });
     }
 
+    /// As a client of another protocol names it.
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }

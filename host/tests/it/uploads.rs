@@ -1,6 +1,11 @@
 //! What is uploaded as a component: accepted, kept and shown, or refused in words that tell its author what to do.
 
-use crate::harness::{Server, component};
+use crate::harness::{Server, block_on, component};
+use futures::stream;
+use nodata_client::proto::upload_component_request::Request;
+use nodata_client::proto::upload_component_response::Answer;
+use nodata_client::proto::{Component, ComponentStage, UploadComponentRequest, UploadComponentStart};
+use nodata_client::{Client, Error};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -90,7 +95,7 @@ fn a_component_is_kept_listed_and_inspected_also_after_a_kill() {
     let check_inspected = |server: &Server| {
         let text = server.ok(&["component", "inspect", "mirror"]);
         assert!(text.contains(digest), "{text}");
-        assert!(text.contains("imports\n  nodata:streaming/types@0.1.0\n"), "{text}");
+        assert!(text.contains("import nodata:streaming/types@0.1.0;"), "{text}");
         assert!(text.contains("export nodata:streaming/transformer@0.1.0;"), "{text}");
         assert_eq!(server.json(&["component", "inspect", "mirror"])["digest"], digest);
     };
@@ -102,4 +107,99 @@ fn a_component_is_kept_listed_and_inspected_also_after_a_kill() {
     assert!(said.starts_with("error: component `nowhere` does not exist\n"), "{said}");
     let said = server.run(&["component", "push", &copies, "--name", "a/b"]).failed(2);
     assert!(said.contains("name `a/b` contains '/'"), "{said}");
+}
+
+/// The messages of an upload.
+fn parts(name: &str) -> Vec<UploadComponentRequest> {
+    let start = Request::Start(UploadComponentStart { name: name.to_owned(), ..Default::default() });
+    let file = Request::Chunk(std::fs::read(component(name)).unwrap().into());
+    [start, file].map(|part| UploadComponentRequest { request: Some(part) }).into()
+}
+
+/// Uploads a component, and answers with the stages that were told.
+async fn upload(client: &Client, name: &str) -> Result<(Vec<ComponentStage>, Component), Error> {
+    let mut answers = client.components().upload_component(stream::iter(parts(name))).await?.into_inner();
+    let mut stages = Vec::new();
+    loop {
+        match answers.message().await?.unwrap().answer.unwrap() {
+            Answer::Progress(progress) => stages.push(progress.stage()),
+            Answer::Component(component) => {
+                assert!(answers.message().await?.is_none(), "that is the last answer");
+                return Ok((stages, component));
+            }
+        }
+    }
+}
+
+#[test]
+fn it_is_told_what_is_done_about_a_component() {
+    let server = Server::start();
+    let pushed = server.run(&["component", "push", &component("shout")]);
+    assert_eq!(pushed.code, 0, "{}", pushed.err);
+    let lines: Vec<&str> = pushed.err.lines().collect();
+    assert!(lines[0].starts_with("component shout: uploading "), "{lines:?}");
+    assert!(lines.contains(&"component shout: compiling it"), "{lines:?}");
+    let json = server.run(&["component", "push", &component("copies"), "--json"]);
+    assert_eq!((json.code, json.err.as_str()), (0, ""));
+
+    block_on(async {
+        let (stages, _) = upload(&server.client().await, "prints").await.unwrap();
+        assert!(stages.contains(&ComponentStage::Compiling), "{stages:?}");
+        assert!(stages.is_sorted(), "{stages:?}");
+    });
+}
+
+#[test]
+fn a_component_is_taken_although_its_client_went_away() {
+    let server = Server::start();
+    block_on(async {
+        let client = server.client().await;
+        let mut answers =
+            client.components().upload_component(stream::iter(parts("shout"))).await.unwrap().into_inner();
+        answers.message().await.unwrap().unwrap();
+    });
+    while server.json(&["component", "list"]) == json!([]) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // It was told so early that this would have been the end of it.
+    assert_eq!(server.json(&["component", "list"])[0]["name"], "shout");
+}
+
+#[test]
+fn who_asks_for_the_same_joins() {
+    let server = Server::start();
+    block_on(async {
+        let client = server.client().await;
+        // More than are taken at once, if each were taken.
+        let taken = futures::future::join_all((0..20).map(|_| upload(&client, "shout"))).await;
+        let taken: Vec<Component> = taken.into_iter().map(|taken| taken.unwrap().1).collect();
+        assert!(taken.iter().all(|component| *component == taken[0]), "{taken:?}");
+    });
+    assert_eq!(server.json(&["component", "list"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn so_many_components_are_taken_at_once_and_one_more_is_told_so() {
+    let server = Server::start();
+    block_on(async {
+        let client = server.client().await;
+        // They say that they begin, and then nothing.
+        let begin = || {
+            let mut components = client.components();
+            let first = stream::iter(parts("copies").into_iter().take(1));
+            let silent = futures::StreamExt::chain(first, stream::pending());
+            tokio::spawn(async move { components.upload_component(silent).await.map(drop) })
+        };
+        let mut begun: Vec<_> = (0..8).map(|_| begin()).collect();
+        // Until they have all places, there is one for others.
+        let refused = loop {
+            if let Err(refused) = upload(&client, "copies").await {
+                break refused;
+            }
+        };
+        assert_eq!(refused.reason(), "TOO_MANY_AT_ONCE");
+        assert_eq!(refused.to_string(), "8 components are being taken, which is the most at once");
+        begun.pop().unwrap().abort();
+        upload(&client, "copies").await.unwrap();
+    });
 }

@@ -8,7 +8,7 @@ use nodata::deployment::{
     Aggregation, Begin, Budget, DeployRequest, DeployedAs, DeploymentError, Deployments, DeploymentsParts,
     KeepOrForget, OnPoison, ResetRequest, StartAt, Supervisor, TaskState,
 };
-use nodata::registry::Registry;
+use nodata::registry::{ComponentRef, NewComponent, Registry};
 use nodata::secrets::Secrets;
 use nodata_log::fs::Fs;
 use nodata_log::fs::simulated::{Chance, SimulatedFs};
@@ -188,7 +188,8 @@ impl Process {
             Job::Aggregate { .. } => guests::AGGREGATE,
             Job::Source { .. } => guests::SOURCE,
         };
-        registry.put(&Name::new(component).unwrap(), GUESTS.file(component)).await.unwrap();
+        let name = Name::new(component).unwrap();
+        registry.put(NewComponent::named(name.clone()), GUESTS.file(component)).await.unwrap();
         let ports = |ports: &[(&str, &str)]| -> BTreeMap<String, String> {
             ports.iter().map(|(port, topic)| ((*port).to_owned(), (*topic).to_owned())).collect()
         };
@@ -212,8 +213,7 @@ impl Process {
         };
         let request = DeployRequest {
             name: JOB.to_owned(),
-            component: component.to_owned(),
-            digest: None,
+            component: ComponentRef::latest(name),
             role,
             begin: Begin::At(StartAt::Earliest),
             config,

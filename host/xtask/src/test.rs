@@ -23,6 +23,7 @@ fn checks() -> Result<(), Failed> {
 
     let python = tools::python(tools::PYTHON_PACKAGES)?;
     tools::link_readers(&python)?;
+    tools::image_registry()?;
     run(
         "checking the protocol with buf",
         Command::new(python.join("buf")).args(["lint", "proto"]).current_dir(root()),

@@ -7,8 +7,10 @@
 mod addresses; // which addresses are the internet
 mod client; // a request on its way
 mod connect; // from a name to a connection
+mod get; // requests of the host itself
 mod grants; // who may be asked
 
 pub use client::HttpClient;
 pub(crate) use client::HttpMachine;
+pub use get::{HttpAnswer, HttpGetError};
 pub use grants::{HttpGrant, HttpGrantError};

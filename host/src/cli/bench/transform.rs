@@ -156,11 +156,13 @@ pub(crate) fn component(file: &Path) -> Result<Bytes, CliError> {
 
 /// Uploads a component under the name `bench`.
 pub(crate) async fn upload(target: &Target, component: Bytes) -> Result<(), CliError> {
-    let start = Request::Start(UploadComponentStart { name: "bench".to_owned() });
+    let start = Request::Start(UploadComponentStart { name: "bench".to_owned(), ..Default::default() });
     let chunks = component.chunks(256 << 10).map(|chunk| Request::Chunk(Bytes::copy_from_slice(chunk)));
     let parts: Vec<UploadComponentRequest> =
         std::iter::once(start).chain(chunks).map(|part| UploadComponentRequest { request: Some(part) }).collect();
-    target.connect().await?.components().upload_component(futures::stream::iter(parts)).await?;
+    let client = target.connect().await?;
+    let mut answers = client.components().upload_component(futures::stream::iter(parts)).await?.into_inner();
+    while answers.message().await?.is_some() {}
     Ok(())
 }
 
