@@ -209,6 +209,16 @@ pub const PROBATION_LOOK: Duration = Duration::from_millis(100);
 /// How often a new revision may ask in a row that a call is tried again, before the one before it is asked whether it would too.
 pub const PROBATION_RETRIES: u32 = 5;
 
+/// Calls in a row that a shadow fails at, or that take it more than so many times as long as the one that works and this much more,
+/// until it is not asked any more: it would only slow down what works.
+pub const SHADOW_FAILURES_MAX: u32 = 3;
+pub const SHADOW_SLOWER: u32 = 10;
+pub const SHADOW_SLOW_MIN: Duration = Duration::from_secs(1);
+
+/// Differences of a shadow that are shown for each task, and bytes of one.
+pub const DIFFERENCES_MAX: usize = 10;
+pub const DIFFERENCE_BYTES_MAX: usize = 512;
+
 /// Groups of each partition that a new revision of an aggregate must be able to read before it takes over.
 pub const GROUPS_TRIED: usize = 1000;
 

@@ -118,6 +118,7 @@ impl Collector {
             checkpoint: self.checkpoint.take(),
             state,
             state_grown: 0,
+            begun_us: self.now_us,
             memory: None,
         };
         (self.bytes, self.events, self.reasons_bytes, self.rejects_ignored) = (0, 0, 0, 0);

@@ -1,7 +1,7 @@
 //! What a call that returned well did.
 
 use bytes::Bytes;
-use nodata_log::{Batch, StateChange, ValueType};
+use nodata_log::{Batch, StateChange, TimestampUs, ValueType};
 
 /// Where a deployment lets a component emit to: a name that the component uses, and what its topic takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Output {
     pub state: Vec<StateChange>,
     /// By how many bytes of keys and values the state tables have more with these changes.
     pub state_grown: i64,
+    /// What events without a time of their own were given.
+    pub begun_us: TimestampUs,
     /// What the instance keeps in memory now, of a component that wants that to last.
     pub memory: Option<Bytes>,
 }

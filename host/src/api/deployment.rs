@@ -3,8 +3,9 @@
 use crate::api::status::{self, Refusal};
 use crate::deployment::{
     Aggregation, Altered, Begin, Budget, Change, Changed, DeadLetters, DeployRequest, DeployedAs, DeploymentError,
-    DeploymentRole, DeploymentSpec, DeploymentView, Deployments, ErrorPolicy, KeepOrForget, Moved, OnPoison,
-    ResetRequest, Rollout, SharedUsage, StartAt, TaskState, TaskView, UpdateRequest, Usage, Window,
+    DeploymentRole, DeploymentSpec, DeploymentView, Deployments, Difference, ErrorPolicy, KeepOrForget, Moved,
+    OnPoison, ResetRequest, Rollout, Shadow, ShadowReport, SharedUsage, StartAt, TaskState, TaskView, UpdateRequest,
+    Usage, Window,
 };
 use crate::limits::{LOG_LOOK, LOG_MESSAGES, REASON_BYTES_MAX};
 use crate::registry::{ComponentRef, RegistryError};
@@ -102,6 +103,7 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         tick_us: spec.tick_us,
         revision: spec.revision,
         rollout: spec.rollout.as_ref().map(rollout_to_wire),
+        shadow: spec.shadow.as_ref().map(shadow_to_wire),
         budget: Some(budget_to_wire(spec.budget.in_force())),
         budget_asked: Some(budget_to_wire(spec.budget)),
         usage: Some(usage_to_wire(view.usage_of_tasks(), view.usage)),
@@ -119,6 +121,34 @@ fn rollout_to_wire(rollout: &Rollout) -> wire::Rollout {
     }
 }
 
+fn shadow_to_wire(shadow: &Shadow) -> wire::Shadow {
+    wire::Shadow {
+        revision: shadow.revision.number,
+        component: shadow.revision.component.clone(),
+        digest: shadow.revision.digest.clone(),
+        since_timestamp_us: shadow.since_us,
+    }
+}
+
+fn shadow_report_to_wire(report: &ShadowReport) -> wire::ShadowReport {
+    let difference = |difference: &Difference| wire::Difference {
+        first_offset: difference.first,
+        last_offset: difference.last,
+        what: difference.what.clone(),
+    };
+    wire::ShadowReport {
+        calls: report.calls,
+        events: report.events,
+        calls_not_compared: report.not_compared,
+        calls_with_other_outputs: report.differ_in_outputs,
+        calls_with_other_rejects: report.differ_in_rejects,
+        calls_with_other_state: report.differ_in_state,
+        calls_failed: report.failed,
+        differences: report.differences.iter().map(difference).collect(),
+        ended: report.ended.clone().unwrap_or_default(),
+    }
+}
+
 fn change_to_wire(change: &Change) -> wire::Change {
     let kind = match change.what {
         Changed::Deployed => wire::ChangeKind::Deployed,
@@ -127,6 +157,8 @@ fn change_to_wire(change: &Change) -> wire::Change {
         Changed::Passed => wire::ChangeKind::Passed,
         Changed::Failed => wire::ChangeKind::Failed,
         Changed::RolledBack => wire::ChangeKind::RolledBack,
+        Changed::Shadowed => wire::ChangeKind::Shadowed,
+        Changed::ShadowEnded => wire::ChangeKind::ShadowEnded,
     };
     wire::Change {
         timestamp_us: change.at_us,
@@ -285,6 +317,7 @@ fn task_to_wire(task: &TaskView) -> wire::Task {
         ticks_left_out: report.ticks_left_out,
         memory_bytes: report.memory_bytes,
         revision: task.revision,
+        shadow: report.shadow.as_ref().map(shadow_report_to_wire),
         usage: Some(usage_to_wire(task.usage, SharedUsage::default())),
     }
 }
@@ -373,6 +406,7 @@ fn update_request(request: wire::UpdateDeploymentRequest) -> Result<UpdateReques
         budget: request.budget.map(budget_from_wire).unwrap_or_default(),
         on_error: request.on_error.map(policy_from_wire).transpose()?,
         tick_us: request.tick_us,
+        shadow: request.shadow,
         canary: request.canary_partitions,
         probation_us: request.probation_us,
         no_way_back: request.no_way_back,
@@ -466,6 +500,17 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
         let request = update_request(request.into_inner())?;
         let view = self.deployments.update(request).await.map_err(Refusal::from)?;
         Ok(Response::new(wire::UpdateDeploymentResponse { deployment: Some(deployment_to_wire(&view)) }))
+    }
+
+    async fn end_shadow(
+        &self,
+        request: Request<wire::EndShadowRequest>,
+    ) -> Result<Response<wire::EndShadowResponse>, Status> {
+        let view = self.deployments.end_shadow(&request.into_inner().name).await.map_err(Refusal::from)?;
+        Ok(Response::new(wire::EndShadowResponse {
+            deployment: Some(deployment_to_wire(&view)),
+            tasks: view.tasks.iter().map(task_to_wire).collect(),
+        }))
     }
 
     async fn roll_back_deployment(

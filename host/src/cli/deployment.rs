@@ -4,6 +4,7 @@ use crate::cli::add_component::{policy_text, position};
 use crate::cli::budget;
 use crate::cli::component::short;
 use crate::cli::out::{bytes, count, table, time};
+use crate::cli::shadow::{self, ShadowArgs};
 use crate::cli::update::{self, RollbackArgs, UpdateArgs};
 use crate::cli::{CliError, Common, grants, usage};
 use clap::{Subcommand, ValueEnum};
@@ -39,6 +40,7 @@ pub(crate) enum DeploymentCommand {
     },
     Update(Box<UpdateArgs>),
     Rollback(RollbackArgs),
+    Shadow(ShadowArgs),
     /// Stop all tasks between two batches. Positions and state are kept.
     Pause {
         name: String,
@@ -108,6 +110,7 @@ pub(crate) async fn run(command: DeploymentCommand) -> Result<(), CliError> {
     let common = match &command {
         DeploymentCommand::Update(args) => args.common.clone(),
         DeploymentCommand::Rollback(args) => args.common.clone(),
+        DeploymentCommand::Shadow(args) => args.common.clone(),
         DeploymentCommand::List { common, .. }
         | DeploymentCommand::Describe { common, .. }
         | DeploymentCommand::Pause { common, .. }
@@ -124,6 +127,7 @@ async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliEr
     let command = match command {
         DeploymentCommand::Update(args) => return update::update(*args).await,
         DeploymentCommand::Rollback(args) => return update::rollback(args).await,
+        DeploymentCommand::Shadow(args) => return shadow::shadow(args).await,
         command => command,
     };
     let mut deployments = common.connect().await?.deployments();
@@ -132,7 +136,7 @@ async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliEr
         out.show(&to_json(&deployment), || vec![format!("{what} {}", deployment.name)])
     };
     match command {
-        DeploymentCommand::Update(_) | DeploymentCommand::Rollback(_) => Ok(()),
+        DeploymentCommand::Update(_) | DeploymentCommand::Rollback(_) | DeploymentCommand::Shadow(_) => Ok(()),
         DeploymentCommand::List { kept, .. } => {
             let mut found = Vec::new();
             let mut request = ListDeploymentsRequest { page_size: 1000, kept, ..Default::default() };
@@ -251,6 +255,10 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
     lines.extend(deployment.allow_http.iter().map(|grant| format!("http       {grant}")));
     lines.extend(grants::lines(&described.imports, &deployment).into_iter().map(|line| format!("asks to    {line}")));
     lines.extend(budget::lines(&deployment).into_iter().map(|line| format!("budget     {line}")));
+    if let Some(shadow) = &deployment.shadow {
+        let component = format!("{} ({})", shadow.component, short(&shadow.digest));
+        lines.push(format!("shadow     revision {}, {component}", shadow.revision));
+    }
     lines.push(String::new());
     let row = |task: &Task| {
         vec![
@@ -322,6 +330,8 @@ pub(crate) fn history_line(change: &Change) -> String {
         ChangeKind::Passed => "went well",
         ChangeKind::Failed => "works again",
         ChangeKind::RolledBack => "works again, as an operator said",
+        ChangeKind::Shadowed => "works, and another one is tried beside it",
+        ChangeKind::ShadowEnded => "works, and no other one is tried any more",
     };
     let reason = if change.reason.is_empty() { String::new() } else { format!(": {}", change.reason) };
     let component = format!("{} ({})", change.component, short(&change.digest));
@@ -337,6 +347,8 @@ fn change_to_json(change: &Change) -> Value {
         ChangeKind::Passed => "passed",
         ChangeKind::Failed => "failed",
         ChangeKind::RolledBack => "rolled_back",
+        ChangeKind::Shadowed => "shadowed",
+        ChangeKind::ShadowEnded => "shadow_ended",
     };
     json!({
         "timestamp": time(change.timestamp_us),
@@ -472,6 +484,10 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         "created": time(deployment.created_timestamp_us),
         "revision": deployment.revision,
     });
+    if let Some(shadow) = &deployment.shadow {
+        let (component, digest) = (&shadow.component, &shadow.digest);
+        json["shadow"] = json!({ "revision": shadow.revision, "component": component, "digest": digest });
+    }
     if let Some(rollout) = &deployment.rollout {
         json["rollout"] = json!({
             "from_revision": rollout.from_revision,

@@ -18,6 +18,7 @@ mod progress; // what is being done about a component
 mod publish; // publish
 mod secret; // secret put|list|delete
 mod serve; // serve
+mod shadow; // a revision that commits nothing
 mod topic; // topic create|list|describe|update|delete
 mod update; // another revision
 mod usage; // what a deployment has used

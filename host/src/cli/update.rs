@@ -55,6 +55,9 @@ pub(crate) struct UpdateArgs {
     /// How often a component ticks that does.
     #[arg(long, value_name = "TIME", value_parser = tick)]
     tick: Option<u64>,
+    /// Do not take over: it is given the same input, commits nothing, and `deployment shadow` shows where it differs.
+    #[arg(long, conflicts_with_all = ["canary", "probation"])]
+    shadow: bool,
     /// Take over on the first N partitions, and on the others when that has gone well.
     #[arg(long, value_name = "N")]
     canary: Option<u32>,
@@ -118,12 +121,22 @@ pub(crate) async fn update(args: UpdateArgs) -> Result<(), CliError> {
         on_error: args.on_error,
         tick_us: args.tick,
         canary_partitions: args.canary,
+        shadow: args.shadow,
         probation_us: args.probation,
         no_way_back: args.no_way_back,
         reason: args.reason,
     };
     let updated = client.deployments().update_deployment(request).await?.into_inner();
     let deployment = updated.deployment.unwrap_or_default();
+    if let Some(shadow) = deployment.shadow.as_ref().filter(|_| args.shadow) {
+        return args.common.out().show(&to_json(&deployment), || {
+            let component = format!("{} ({})", shadow.component, short(&shadow.digest));
+            vec![
+                format!("{}: revision {} is tried beside it, {component}", deployment.name, shadow.revision),
+                format!("see where it differs: nodata deployment shadow {}", deployment.name),
+            ]
+        });
+    }
     if args.detach || deployment.rollout.is_none() {
         return args.common.out().show(&to_json(&deployment), || {
             let said = if deployment.rollout.is_none() { "runs" } else { "takes over" };

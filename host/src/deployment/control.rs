@@ -7,6 +7,7 @@ use crate::deployment::budget::Budget;
 use crate::deployment::error::DeploymentError;
 use crate::deployment::parts::PartsTopic;
 use crate::deployment::revision::Changed;
+use crate::deployment::rollout::Aside;
 use crate::deployment::spec::{
     DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, spec_key,
 };
@@ -160,6 +161,8 @@ pub(crate) struct Live {
     pub(crate) replay: watch::Sender<Option<Replay>>,
     /// Cancelled when the update is over that tasks are in probation for.
     pub(crate) probation: Option<(u32, CancellationToken)>,
+    /// What is tried beside it.
+    pub(crate) shadow: watch::Sender<Option<Arc<Aside>>>,
     /// What takes over soon, so that it need not be loaded then.
     pub(crate) warm: Option<Program>,
     pub(crate) tasks: BTreeMap<u32, LiveTask>,
@@ -667,6 +670,9 @@ impl Deployments {
             let number = spec.number(tp);
             let task = known.and_then(|live| live.tasks.get(&number));
             let mut report = task.map(|task| task.status.report()).unwrap_or_default();
+            // A task begins with another shadow at its next batch.
+            let shadow = spec.shadow.as_ref().map(|shadow| shadow.revision.number);
+            report.shadow = report.shadow.filter(|report| Some(report.revision) == shadow);
             // One that is asked to stop has nothing to say any more: it may be elsewhere by now.
             let is_running = task.is_some_and(|task| task.is_running && !task.stop.is_cancelled());
             if !is_running {

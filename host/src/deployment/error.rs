@@ -29,6 +29,10 @@ pub enum DeploymentError {
     Deleting { name: String },
     #[error("deployment `{name}` is being updated: revision {revision} has not proved itself yet")]
     Updating { name: String, revision: u32 },
+    #[error("what a {role} does is seen elsewhere, so there is nothing that a shadow could be compared by")]
+    ShadowRole { role: &'static str },
+    #[error("deployment `{name}` has no shadow")]
+    NoShadow { name: String },
     #[error("somebody else changed deployment `{name}` at the same time; look at it, and try again")]
     Changing { name: String },
     #[error("deployment `{name}` runs this component with this configuration already")]
@@ -115,6 +119,7 @@ impl DeploymentError {
             DeploymentError::Unknown { .. }
             | DeploymentError::NothingKept { .. }
             | DeploymentError::NoRevision { .. }
+            | DeploymentError::NoShadow { .. }
             | DeploymentError::NoTask { .. }
             | DeploymentError::NoTopic { .. } => ErrorKind::NotFound,
             DeploymentError::Exists { .. }
@@ -126,6 +131,7 @@ impl DeploymentError {
             DeploymentError::Role { .. }
             | DeploymentError::Misfit { .. }
             | DeploymentError::NothingNew { .. }
+            | DeploymentError::ShadowRole { .. }
             | DeploymentError::Unreadable { .. }
             | DeploymentError::NoWayBack { .. }
             | DeploymentError::Canary { .. }
@@ -167,6 +173,8 @@ impl DeploymentError {
             DeploymentError::SourcePosition { .. } => "SOURCE_POSITION",
             DeploymentError::Deleting { .. } => "DELETING",
             DeploymentError::Updating { .. } => "UPDATING",
+            DeploymentError::ShadowRole { .. } => "SHADOW_ROLE",
+            DeploymentError::NoShadow { .. } => "NO_SHADOW",
             DeploymentError::Changing { .. } => "CHANGING",
             DeploymentError::NothingNew { .. } => "NOTHING_NEW",
             DeploymentError::NoRevision { .. } => "NO_REVISION",

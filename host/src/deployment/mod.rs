@@ -17,6 +17,7 @@ mod revision; // what a deployment runs, by number
 mod rollout; // how an update goes on
 mod scan; // what an aggregate holds
 mod search; // which event it is that cannot be processed
+mod shadow; // a revision that commits nothing
 mod source; // a deployment that brings events in
 mod spec; // what should run
 mod status; // how it is doing
@@ -37,6 +38,7 @@ pub use replay::DeadLetters;
 pub use reset::{KeepOrForget, Moved, ResetRequest};
 pub use revision::{Change, Changed, Revision, Rollout, Shadow};
 pub use scan::GroupView;
+pub use shadow::{Difference, ShadowReport};
 pub use spec::{DeploymentRole, DeploymentSpec, ErrorPolicy, OnPoison, TaskFailure};
 pub use status::{TaskReport, TaskState};
 pub use supervisor::Supervisor;

@@ -89,6 +89,10 @@ pub struct Change {
 pub enum Changed {
     Deployed,
     Updated,
+    /// Another revision is tried beside it.
+    Shadowed,
+    /// And no longer.
+    ShadowEnded,
     /// The canary went well, and the other partitions follow.
     CanaryPassed,
     /// The update is over, and went well.

@@ -1,5 +1,6 @@
 //! How a task is doing, for whoever asks.
 
+use crate::deployment::shadow::ShadowReport;
 use crate::deployment::spec::TaskFailure;
 use nodata_log::Offset;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,6 +40,8 @@ pub struct TaskReport {
     pub ticks: u64,
     pub ticks_left_out: u64,
     pub memory_bytes: u64,
+    /// What became of a shadow, if there is one.
+    pub shadow: Option<ShadowReport>,
 }
 
 impl TaskReport {

@@ -94,6 +94,7 @@ impl Supervisor {
                 continue;
             }
             self.introduce(&spec);
+            self.shadow(&spec);
             if spec.deleting {
                 if self.stop_tasks(&spec) {
                     self.bury(&spec).await?;
@@ -151,6 +152,7 @@ impl Supervisor {
             http: Default::default(),
             replay: watch::Sender::new(spec.replay),
             probation: None,
+            shadow: watch::Sender::new(None),
             warm: None,
             tasks: Default::default(),
         };
@@ -159,6 +161,45 @@ impl Supervisor {
         live.insert(spec.name.clone(), known);
         drop(live);
         self.deployments.has_moved();
+    }
+
+    /// Has tasks try another revision beside theirs, or none any more.
+    fn shadow(&self, spec: &Arc<DeploymentSpec>) {
+        let Some(wanted) = &spec.shadow else {
+            if let Some(live) = self.deployments.live().get(&spec.name) {
+                live.shadow.send_if_modified(|shadow| shadow.take().is_some());
+            }
+            return;
+        };
+        let is_known = |live: &Live| {
+            live.shadow.borrow().as_ref().is_some_and(|known| known.spec.revision == wanted.revision.number)
+        };
+        if self.deployments.live().get(&spec.name).is_some_and(is_known) {
+            return;
+        }
+        // It was loaded a moment ago, or when the server started, where nothing should wait for it.
+        let (deployments, spec, wanted) = (self.deployments.clone(), spec.clone(), wanted.revision.clone());
+        tokio::spawn(async move {
+            let number = wanted.number;
+            let aside = match deployments.aside(spec.as_run().with(wanted)).await {
+                Ok(aside) => Arc::new(aside),
+                Err(error) => {
+                    tracing::warn!(deployment = spec.name, %error, "a shadow could not be started");
+                    return;
+                }
+            };
+            let live = deployments.live();
+            let Some(live) = live.get(&spec.name).filter(|live| live.owner == spec.owner) else { return };
+            live.shadow.send_if_modified(|known| {
+                let is_new = known.as_ref().is_none_or(|known| known.spec.revision < number);
+                if is_new {
+                    *known = Some(aside);
+                }
+                is_new
+            });
+            // It may not be wanted any more.
+            deployments.look.notify_one();
+        });
     }
 
     fn forget_deleted(&self, specs: &[Arc<DeploymentSpec>]) {
@@ -212,7 +253,7 @@ impl Supervisor {
             known.http = (as_run.allow_http.clone(), parts.runtime.http_client(&as_run.http_grants()));
         }
         let (guest_log, metrics, http) = (known.guest_log.clone(), known.metrics.clone(), known.http.1.clone());
-        let replay = known.replay.subscribe();
+        let (replay, shadow) = (known.replay.subscribe(), known.shadow.subscribe());
         let number = spec.number(source);
         let before = known.tasks.get(&number).map(|task| task.usage.clone());
         let usage = before.unwrap_or_else(|| Arc::new(TaskUsage::new(&known.share)));
@@ -259,6 +300,7 @@ impl Supervisor {
                 http,
                 secrets: GrantedSecrets::new(parts.secrets.clone(), spec.secrets.clone()),
                 replay,
+                shadow,
                 probation,
                 status: status.clone(),
                 usage: usage.clone(),

@@ -41,12 +41,14 @@ mod failure; // why a call gave nothing
 mod probation; // a revision that has just taken over
 mod replaying; // dead letters
 mod settings; // what it is given
+mod shadowing; // a revision that commits nothing
 mod ticking; // calls at intervals
 
 use closing::idle;
 use failure::{Blame, Trouble};
 pub(crate) use failure::{CallFailure, last_lines};
 pub(crate) use settings::{Committed, TaskSettings, granted};
+use shadowing::Shadowing;
 use ticking::next_tick;
 
 /// Instances with more than this part of their memory are replaced between two batches: linear memory never shrinks.
@@ -221,6 +223,7 @@ pub(crate) struct Task {
     tick_failed: bool,
     /// Batches that were read and not given to the component yet.
     ahead: VecDeque<StoredBatch>,
+    shadowing: Shadowing,
     /// In its probation: the revision before fails at this event too.
     is_excused: bool,
     /// The last call left rows for the next one, which should have as many as any other.
@@ -284,6 +287,7 @@ impl Task {
             ticks: ticks_of(&settings, stage),
             tick_failed: false,
             ahead: VecDeque::new(),
+            shadowing: Shadowing::default(),
             is_excused: false,
             left_rows: false,
             settings,
@@ -421,12 +425,15 @@ impl Task {
 
     /// Processes and commits an input, and answers with how many of its rows were processed; `None` if it failed.
     async fn one_input(&mut self, input: Input, advance: Advance) -> Result<Option<usize>, TaskEnd> {
+        let begun = Instant::now();
         let (input, done) = match self.process(input).await? {
             Processed::Done(input, done) => (input, done),
             Processed::Failed(input, trouble) => return self.failed(input, trouble, advance).await.map(|()| None),
             Processed::Stopped => return Ok(None),
         };
+        let took = begun.elapsed();
         self.judge_rejected(&input, &done.output.rejected).await?;
+        self.shadow(&input, &done, took).await?;
         let rows = done.rows_of(&input);
         if let Some(error) = self.conclude(&input, done, &[], 0, advance).await? {
             let reason = format!("the outputs of one call are too large: {error}");

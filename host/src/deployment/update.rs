@@ -8,7 +8,7 @@ use crate::deployment::control::{DeploymentView, Deployments, check_given, group
 use crate::deployment::error::DeploymentError;
 use crate::deployment::memory::Memory;
 use crate::deployment::outputs::Outputs;
-use crate::deployment::revision::{Changed, Revision, Rollout, revision_key, revisions_prefix};
+use crate::deployment::revision::{Changed, Revision, Rollout, Shadow, revision_key, revisions_prefix};
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, ErrorPolicy};
 use crate::deployment::status::TaskState;
 use crate::deployment::task::granted;
@@ -37,6 +37,8 @@ pub struct UpdateRequest {
     pub budget: Budget,
     pub on_error: Option<ErrorPolicy>,
     pub tick_us: Option<u64>,
+    /// It does not take over: it is given the same input, commits nothing, and is compared.
+    pub shadow: bool,
     /// It takes over on the first so many partitions, and on the others when it has proved itself there.
     pub canary: Option<u32>,
     /// How long it has to go well; 0: no probation.
@@ -78,12 +80,20 @@ impl Deployments {
             return Err(DeploymentError::Probation { us: probation_us });
         }
         let canary = canary.map(|partitions| self.check_canary(&spec, partitions)).transpose()?;
-        let (no_way_back, why) = (*no_way_back || probation_us == 0, request.why.clone());
+        let (is_shadow, why) = (request.shadow, request.why.clone());
+        let no_way_back = *no_way_back || probation_us == 0 || is_shadow;
+        let answers = matches!(spec.role, DeploymentRole::Transform | DeploymentRole::Aggregate);
+        if is_shadow && !answers {
+            return Err(DeploymentError::ShadowRole { role: spec.role.of_component().world() });
+        }
         let (revision, _needed) = self.revised(&spec, request).await?;
         if revision.is_as(&spec.as_revision()) {
             return Err(DeploymentError::NothingNew { name: spec.name });
         }
         let now_us = self.parts.clock.now_us();
+        if is_shadow {
+            return self.begin_shadow(spec, version, revision, &why).await;
+        }
         let rollout = (probation_us > 0 || canary.is_some()).then_some(Rollout {
             from: spec.as_revision(),
             canary,
@@ -95,6 +105,7 @@ impl Deployments {
         let program = self.try_revision(&spec, &mut new, no_way_back).await?;
         new.newest_revision = new.revision;
         new.rollout = rollout;
+        new.shadow = None;
         new.has_changed(now_us, Changed::Updated, &why);
         self.change_revision(&spec, new, version, program).await
     }
@@ -119,13 +130,60 @@ impl Deployments {
             None => self.earlier_revision(&spec, to).await?,
         };
         let mut new = spec.clone().with(earlier);
-        new.rollout = None;
+        (new.rollout, new.shadow) = (None, None);
         let program = match is_open {
             true => self.load(&new).await?,
             false => self.try_revision(&spec, &mut new, no_way_back).await?,
         };
         new.has_changed(self.parts.clock.now_us(), Changed::RolledBack, why);
         self.change_revision(&spec, new, version, program).await
+    }
+
+    /// Has another revision tried beside the one that works.
+    async fn begin_shadow(
+        &self,
+        spec: DeploymentSpec,
+        version: u64,
+        revision: Revision,
+        why: &str,
+    ) -> Result<DeploymentView, DeploymentError> {
+        let mut tried = spec.clone().with(revision);
+        self.try_revision(&spec, &mut tried, true).await?;
+        let since_us = self.parts.clock.now_us();
+        let mut new = spec;
+        new.newest_revision = tried.revision;
+        let revision = tried.as_revision();
+        let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+        let what = format!("revision {}, {} ({}){why}", revision.number, revision.component, revision.digest);
+        new.shadow = Some(Shadow { revision, since_us });
+        new.has_changed(since_us, Changed::Shadowed, &what);
+        self.put_changed(&new, version).await?;
+        self.view(Arc::new(new)).await
+    }
+
+    /// Ends a shadow. What it was is told once more.
+    pub async fn end_shadow(&self, name: &str) -> Result<DeploymentView, DeploymentError> {
+        let now_us = self.parts.clock.now_us();
+        let view = self.describe(name).await?;
+        if view.spec.shadow.is_none() {
+            return Err(DeploymentError::NoShadow { name: name.to_owned() });
+        }
+        let change = |spec: &mut DeploymentSpec| {
+            if let Some(shadow) = spec.shadow.take() {
+                spec.has_changed(now_us, Changed::ShadowEnded, &format!("revision {}", shadow.revision.number));
+            }
+        };
+        self.change(name, change).await?;
+        Ok(view)
+    }
+
+    /// Writes down a deployment that nobody else has changed.
+    async fn put_changed(&self, new: &DeploymentSpec, version: u64) -> Result<(), DeploymentError> {
+        match self.parts.meta.meta_put(&new.key(), Expect::Version(version), Some(new.to_bytes()?)) {
+            Ok(put) => Ok(put.await.map(drop)?),
+            Err(LogError::MetaConflict { .. }) => Err(DeploymentError::Changing { name: new.name.clone() }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn check_canary(&self, spec: &DeploymentSpec, partitions: u32) -> Result<u32, DeploymentError> {
@@ -299,11 +357,7 @@ impl Deployments {
         if let Some(live) = self.live().get_mut(&old.name).filter(|live| live.owner == old.owner) {
             live.warm = Some(program);
         }
-        match meta.meta_put(&new.key(), Expect::Version(version), Some(new.to_bytes()?)) {
-            Ok(put) => put.await?,
-            Err(LogError::MetaConflict { .. }) => return Err(DeploymentError::Changing { name: new.name }),
-            Err(error) => return Err(error.into()),
-        };
+        self.put_changed(&new, version).await?;
         // What the revision of before failed at is another one's now.
         self.forget_failures(&new.name).await?;
         self.forget_revisions(&new).await?;

@@ -294,6 +294,72 @@ fn what_a_component_is_given_changes_like_its_version() {
     }
 }
 
+#[test]
+fn a_shadow_is_given_the_same_and_commits_nothing() {
+    let server = server("1");
+    server.deploy("does-as-told", "in:out", &[]);
+    let shadow = |component: &str| {
+        let said = server.update("does-as-told", component, &["--shadow"]).ok();
+        assert!(said.contains(" is tried beside it, "), "{said}");
+    };
+    let report = || server.json(&["deployment", "shadow", "does-as-told"])["tasks"][0].clone();
+    let compared = |events: u64| {
+        server.wait_until_done("does-as-told");
+        while report()["events"].as_u64().unwrap() < events {
+            server.publish("in", &["more"]);
+            server.wait_until_done("does-as-told");
+        }
+        report()
+    };
+    // The same behaviour, with state, and events that both fail at.
+    server.publish("in", &["1", "2"]);
+    server.wait_until_done("does-as-told");
+    server.upload("does-as-told", &another_version("does-as-told", &server, "two"));
+    shadow("does-as-told");
+    server.publish("in", &["3", "panic", "aside", "twice", "later", "4"]);
+    let same = compared(3);
+    for of in ["calls_with_other_outputs", "calls_with_other_rejects", "calls_with_other_state", "calls_failed"] {
+        assert_eq!(same[of], 0, "{same:#}");
+    }
+    // Another behaviour: the outputs have no numbers, and the state is left alone.
+    let before = server.values("out").len();
+    server.upload("copies", &component("copies"));
+    shadow("copies");
+    let differs = compared(1);
+    assert!(differs["calls_with_other_outputs"].as_u64() > Some(0), "{differs:#}");
+    assert_eq!(differs["calls_with_other_state"], differs["calls_with_other_outputs"]);
+    let what = text(&differs["differences"][0]["what"]);
+    assert!(
+        what.starts_with("port \"\", partition 0: event 0: ") && what.ends_with(" more; the shadow: more"),
+        "{what}"
+    );
+    let said = server.ok(&["deployment", "shadow", "does-as-told"]);
+    assert!(said.contains("OTHER OUTPUTS") && said.contains(&what), "{said}");
+    // One that fails is not asked for ever, and no event pays for it.
+    server.upload("exits", &component("exits"));
+    shadow("exits");
+    while report()["ended"] == "" {
+        server.publish("in", &["more"]);
+        server.wait_until_done("does-as-told");
+    }
+    let failed = report();
+    assert_eq!((&failed["calls_failed"], &failed["calls"]), (&json!(3), &json!(3)), "{failed:#}");
+    assert_eq!(server.described("does-as-told")["tasks"][0]["attempts"], 0);
+    let outputs = server.values("out");
+    assert!(outputs.len() > before && outputs[before..].iter().all(|value| value.ends_with(" more")), "{outputs:?}");
+
+    let ended = server.json(&["deployment", "shadow", "does-as-told", "--end"]);
+    assert_eq!((&ended["ended"], &ended["tasks"][0]["calls_failed"]), (&json!(true), &json!(3)));
+    let refused = server.run(&["deployment", "shadow", "does-as-told"]).failed(1);
+    assert!(refused.contains("deployment `does-as-told` has no shadow"), "{refused}");
+    let happened = [("deployed", 1), ("shadowed", 1), ("shadowed", 1), ("shadowed", 1), ("shadow_ended", 1)];
+    assert_eq!(server.history("does-as-told"), history(&happened));
+    // What it does elsewhere could not be taken back.
+    server.ok(&["add-component", "--file", &component("tells-what-it-delivers"), "--sink", "in", "--name", "sink"]);
+    let refused = server.update("sink", "tells-what-it-delivers", &["--shadow", "--config", "a=b"]).failed(2);
+    assert!(refused.contains("what a sink does is seen elsewhere"), "{refused}");
+}
+
 /// Fifty updates: good ones, and such that exit, hang, reject, trap at times, or are refused before they begin. Meanwhile it is published with
 /// keys, and the server is killed now and then. Each event comes out once, in the order of its key.
 #[test]

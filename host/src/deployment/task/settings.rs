@@ -1,7 +1,7 @@
 //! What a task is given, and what it does with that whatever it is a task of.
 
 use super::TaskEnd;
-use crate::deployment::rollout::Probation;
+use crate::deployment::rollout::{Aside, Probation};
 use crate::deployment::spec::{DeploymentSpec, Replay};
 use crate::deployment::status::{TaskState, TaskStatus};
 use crate::deployment::usage::TaskUsage;
@@ -32,6 +32,8 @@ pub(crate) struct TaskSettings {
     pub(crate) secrets: GrantedSecrets,
     /// The dead letters that it should process again.
     pub(crate) replay: watch::Receiver<Option<Replay>>,
+    /// A revision that is tried beside it.
+    pub(crate) shadow: watch::Receiver<Option<Arc<Aside>>>,
     /// Its revision has just taken over.
     pub(crate) probation: Option<Arc<Probation>>,
     pub(crate) status: Arc<TaskStatus>,
