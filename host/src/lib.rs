@@ -7,7 +7,8 @@ pub mod deployment; // what runs, and the tasks that make it true
 pub mod images; // components in other registries
 pub mod registry; // the components there are
 pub mod secrets; // what nobody should read
-pub mod server; // where the rooms are built and handed to each other
+pub mod server;
+mod watch; // components of a directory, for authors // where the rooms are built and handed to each other
 
 pub mod cli; // what a person types
 

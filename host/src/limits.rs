@@ -240,6 +240,9 @@ pub const LOG_BYTES_MAX: u64 = 8 << 30;
 /// The least of it: what is kept for readers, and some segments to work with.
 pub const LOG_BYTES_MAX_MIN: u64 = nodata_log::limits::HOT_BYTES + (512 << 20);
 
+/// How often a directory of components is looked at. A file that is as it was a look ago is written whole.
+pub const WATCH_LOOK: Duration = Duration::from_millis(250);
+
 // The command line.
 
 /// Bytes of one request of `nodata publish`.

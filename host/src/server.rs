@@ -10,6 +10,7 @@ use crate::limits::{self, DOOR_PATIENCE, TASK_PATIENCE};
 use crate::registry::{Policy, PolicyError, Registry};
 use crate::secrets::{SecretError, Secrets};
 use crate::settings::ServeSettings;
+use crate::watch::Watch;
 use nodata_archive::{Adoption, ArchiveError, ArchiveFiles, ArchiveOptions, Archiver, ArchiverHandle};
 use nodata_log::fs::Fs;
 use nodata_log::fs::real::RealFs;
@@ -154,6 +155,9 @@ impl Server {
         let listening = settings.listen.to_string();
         let listener = TcpListener::bind(settings.listen).await.map_err(io_error("listen on", &listening))?;
         let address = listener.local_addr().map_err(io_error("listen on", &listening))?;
+        if let Some(dir) = settings.watch {
+            tokio::spawn(Watch::new(dir, registry.clone(), deployments.clone()).run(stop.clone()));
+        }
         let parts = ApiParts { log: events, clock, registry, secrets, deployments, archiver };
         let door = tokio::spawn(api::serve(listener, parts, stop.clone()));
         Ok(Self { address, report, stop, door, supervisor, runtime, archive, adoption, log })

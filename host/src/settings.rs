@@ -36,6 +36,8 @@ pub struct ServeSettings {
     pub component_keys: Vec<PathBuf>,
     /// A program that is asked about each image.
     pub verify_image: Option<PathBuf>,
+    /// A directory whose components are taken when their files change.
+    pub watch: Option<PathBuf>,
 }
 
 impl ServeSettings {
@@ -56,6 +58,7 @@ impl ServeSettings {
             registry_auth: None,
             component_keys: Vec::new(),
             verify_image: None,
+            watch: None,
         }
     }
 }

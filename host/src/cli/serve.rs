@@ -61,6 +61,10 @@ pub(crate) struct ServeArgs {
     /// arguments. If it fails, the image is refused.
     #[arg(long, value_name = "PROGRAM")]
     verify_image: Option<PathBuf>,
+    /// For authors: take each `NAME.wasm` in this directory when the file changes, as component NAME, and have the deployments of it go
+    /// on with what it is now, without a probation.
+    #[arg(long, value_name = "DIR")]
+    watch: Option<PathBuf>,
     /// What to say while running: error, warn, info, debug, or a filter such as `nodata=debug`.
     #[arg(long, env = "NODATA_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
@@ -88,6 +92,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), CliError> {
     settings.registry_auth = args.registry_auth;
     settings.component_keys = args.component_key;
     settings.verify_image = args.verify_image;
+    settings.watch = args.watch;
     settings.guest_memory_bytes = args.guest_memory << 20;
     let program = std::env::current_exe()
         .map_err(|error| CliError::failed(format!("cannot find this program, which compiles components: {error}")))?;

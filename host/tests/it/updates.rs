@@ -360,6 +360,41 @@ fn a_shadow_is_given_the_same_and_commits_nothing() {
     assert!(refused.contains("what a sink does is seen elsewhere"), "{refused}");
 }
 
+#[test]
+fn an_author_sees_what_the_file_is_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().to_str().unwrap();
+    let server = Server::start_with(&["--watch", place]);
+    for topic in ["in", "out"] {
+        server.ok(&["topic", "create", topic]);
+    }
+    let put = |of: &str| drop(std::fs::copy(component(of), dir.path().join("mine.wasm")).unwrap());
+    put("copies");
+    server.wait_until_it_says("took the component");
+    server.ok(&["add-component", "--component", "mine", "--transform", "in:out"]);
+    server.publish("in", &["x"]);
+    server.wait_until_done("mine");
+    put("does-as-told");
+    server.wait_until("mine", |described| described["revision"] == 2);
+    server.publish("in", &["x"]);
+    server.wait_until_done("mine");
+    assert_eq!(server.values("out"), ["x", "1 x"]);
+    let why = text(&server.described("mine")["history"][1]["reason"]);
+    assert_eq!(why, format!("{place}/mine.wasm changed"));
+
+    // What is no component changes nothing, and neither does what is gone.
+    std::fs::write(dir.path().join("mine.wasm"), "a text").unwrap();
+    server.wait_until_it_says("the component is not taken: ");
+    std::fs::remove_file(dir.path().join("mine.wasm")).unwrap();
+    std::fs::write(dir.path().join("_wrong.wasm"), "").unwrap();
+    server.wait_until_it_says("_wrong");
+    std::fs::copy(component("tells-what-it-delivers"), dir.path().join("mine.wasm")).unwrap();
+    server.wait_until_it_says("goes on with what it was: component `mine` is no transform; it is sink");
+    server.publish("in", &["x"]);
+    server.wait_until_done("mine");
+    assert_eq!(server.values("out"), ["x", "1 x", "2 x"]);
+}
+
 /// Fifty updates: good ones, and such that exit, hang, reject, trap at times, or are refused before they begin. Meanwhile it is published with
 /// keys, and the server is killed now and then. Each event comes out once, in the order of its key.
 #[test]
