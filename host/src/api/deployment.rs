@@ -58,8 +58,8 @@ impl From<DeploymentError> for Refusal {
                         "wait until that is over, `nodata deployment describe {name}`, or undo it: `nodata deployment rollback {name}`"
                     )),
                     DeploymentError::Unreadable { name, .. } => refusal.hint(format!(
-                        "have the new version read it, by what it was saved by, or deploy it under another name from the earliest \
-                         event and delete `{name}` when it has caught up"
+                        "have the new version read it, by what it was saved by, or have it make its state anew: \
+                         `nodata deployment update {name} --rebuild`"
                     )),
                     DeploymentError::NoWayBack { .. } => refusal.hint("say --no-way-back to go without one"),
                     DeploymentError::NoTopic { topic } => refusal.hint(format!(
@@ -104,6 +104,14 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         revision: spec.revision,
         rollout: spec.rollout.as_ref().map(rollout_to_wire),
         shadow: spec.shadow.as_ref().map(shadow_to_wire),
+        rebuild: spec.rebuild.as_ref().map(|rebuild| wire::Rebuild {
+            revision: rebuild.revision.number,
+            component: rebuild.revision.component.clone(),
+            digest: rebuild.revision.digest.clone(),
+            since_timestamp_us: rebuild.since_us,
+            events_left: view.left_to_rebuild,
+            reason: view.trouble_of_rebuild.clone(),
+        }),
         budget: Some(budget_to_wire(spec.budget.in_force())),
         budget_asked: Some(budget_to_wire(spec.budget)),
         usage: Some(usage_to_wire(view.usage_of_tasks(), view.usage)),
@@ -159,6 +167,9 @@ fn change_to_wire(change: &Change) -> wire::Change {
         Changed::RolledBack => wire::ChangeKind::RolledBack,
         Changed::Shadowed => wire::ChangeKind::Shadowed,
         Changed::ShadowEnded => wire::ChangeKind::ShadowEnded,
+        Changed::Rebuilding => wire::ChangeKind::Rebuilding,
+        Changed::Rebuilt => wire::ChangeKind::Rebuilt,
+        Changed::RebuildEnded => wire::ChangeKind::RebuildEnded,
     };
     wire::Change {
         timestamp_us: change.at_us,
@@ -407,6 +418,7 @@ fn update_request(request: wire::UpdateDeploymentRequest) -> Result<UpdateReques
         on_error: request.on_error.map(policy_from_wire).transpose()?,
         tick_us: request.tick_us,
         shadow: request.shadow,
+        rebuild: request.rebuild.and_then(|from| from.position).map(start_at),
         canary: request.canary_partitions,
         probation_us: request.probation_us,
         no_way_back: request.no_way_back,

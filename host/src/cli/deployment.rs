@@ -255,6 +255,11 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
     lines.extend(deployment.allow_http.iter().map(|grant| format!("http       {grant}")));
     lines.extend(grants::lines(&described.imports, &deployment).into_iter().map(|line| format!("asks to    {line}")));
     lines.extend(budget::lines(&deployment).into_iter().map(|line| format!("budget     {line}")));
+    if let Some(rebuild) = &deployment.rebuild {
+        let component = format!("{} ({})", rebuild.component, short(&rebuild.digest));
+        let left = count(rebuild.events_left);
+        lines.push(format!("rebuild    revision {}, {component}, {left} events are left", rebuild.revision));
+    }
     if let Some(shadow) = &deployment.shadow {
         let component = format!("{} ({})", shadow.component, short(&shadow.digest));
         lines.push(format!("shadow     revision {}, {component}", shadow.revision));
@@ -332,6 +337,9 @@ pub(crate) fn history_line(change: &Change) -> String {
         ChangeKind::RolledBack => "works again, as an operator said",
         ChangeKind::Shadowed => "works, and another one is tried beside it",
         ChangeKind::ShadowEnded => "works, and no other one is tried any more",
+        ChangeKind::Rebuilding => "works, and another one makes its state anew",
+        ChangeKind::Rebuilt => "has made its state anew, and takes over",
+        ChangeKind::RebuildEnded => "works, and no other one makes its state anew any more",
     };
     let reason = if change.reason.is_empty() { String::new() } else { format!(": {}", change.reason) };
     let component = format!("{} ({})", change.component, short(&change.digest));
@@ -349,6 +357,9 @@ fn change_to_json(change: &Change) -> Value {
         ChangeKind::RolledBack => "rolled_back",
         ChangeKind::Shadowed => "shadowed",
         ChangeKind::ShadowEnded => "shadow_ended",
+        ChangeKind::Rebuilding => "rebuilding",
+        ChangeKind::Rebuilt => "rebuilt",
+        ChangeKind::RebuildEnded => "rebuild_ended",
     };
     json!({
         "timestamp": time(change.timestamp_us),
@@ -484,6 +495,12 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         "created": time(deployment.created_timestamp_us),
         "revision": deployment.revision,
     });
+    if let Some(rebuild) = &deployment.rebuild {
+        json["rebuild"] = json!({
+            "revision": rebuild.revision, "component": rebuild.component, "digest": rebuild.digest,
+            "events_left": rebuild.events_left, "reason": rebuild.reason,
+        });
+    }
     if let Some(shadow) = &deployment.shadow {
         let (component, digest) = (&shadow.component, &shadow.digest);
         json["shadow"] = json!({ "revision": shadow.revision, "component": component, "digest": digest });

@@ -1,16 +1,18 @@
 //! `nodata deployment update` and `rollback`
 
-use crate::cli::add_component::{grant, pair, policy, secret, tick, unique};
+use crate::cli::add_component::{grant, pair, policy, position, secret, tick, unique};
 use crate::cli::budget::BudgetArgs;
 use crate::cli::component::{AboutArgs, read, short, split, upload};
 use crate::cli::deployment::{history_line, to_json};
+use crate::cli::out::count;
 use crate::cli::{CliError, Common};
 use crate::limits::WAIT_LOOK;
 use clap::Args;
 use nodata_client::Client;
+use nodata_client::proto::start_position::Position;
 use nodata_client::proto::{
     ChangeKind, Deployment, DescribeDeploymentRequest, DescribeDeploymentResponse, ErrorPolicy,
-    RollBackDeploymentRequest, UpdateDeploymentRequest,
+    RollBackDeploymentRequest, StartPosition, UpdateDeploymentRequest,
 };
 use std::path::PathBuf;
 
@@ -58,6 +60,10 @@ pub(crate) struct UpdateArgs {
     /// Do not take over: it is given the same input, commits nothing, and `deployment shadow` shows where it differs.
     #[arg(long, conflicts_with_all = ["canary", "probation"])]
     shadow: bool,
+    /// Make its state anew from this place, with the events that are still there, while the version before works, and take over when it
+    /// is where that one is.
+    #[arg(long, value_name = "POSITION", value_parser = position, num_args = 0..=1, default_missing_value = "earliest", conflicts_with_all = ["canary", "probation", "shadow"])]
+    rebuild: Option<Position>,
     /// Take over on the first N partitions, and on the others when that has gone well.
     #[arg(long, value_name = "N")]
     canary: Option<u32>,
@@ -122,6 +128,7 @@ pub(crate) async fn update(args: UpdateArgs) -> Result<(), CliError> {
         tick_us: args.tick,
         canary_partitions: args.canary,
         shadow: args.shadow,
+        rebuild: args.rebuild.map(|position| StartPosition { position: Some(position) }),
         probation_us: args.probation,
         no_way_back: args.no_way_back,
         reason: args.reason,
@@ -137,16 +144,21 @@ pub(crate) async fn update(args: UpdateArgs) -> Result<(), CliError> {
             ]
         });
     }
-    if args.detach || deployment.rollout.is_none() {
+    let waits = deployment.rollout.is_some() || deployment.rebuild.is_some();
+    if args.detach || !waits {
         return args.common.out().show(&to_json(&deployment), || {
-            let said = if deployment.rollout.is_none() { "runs" } else { "takes over" };
+            let said = match (&deployment.rollout, &deployment.rebuild) {
+                (_, Some(rebuild)) => format!("revision {} makes its state anew", rebuild.revision),
+                (Some(_), None) => format!("revision {} takes over", deployment.revision),
+                (None, None) => format!("revision {} runs", deployment.revision),
+            };
             vec![
-                format!("{}: revision {} {said}, {}", deployment.name, deployment.revision, component_of(&deployment)),
+                format!("{}: {said}, {}", deployment.name, component_of(&deployment)),
                 format!("see how it goes: nodata deployment describe {}", deployment.name),
             ]
         });
     }
-    let revision = deployment.revision;
+    let revision = deployment.rebuild.as_ref().map_or(deployment.revision, |rebuild| rebuild.revision);
     let outcome = wait(&client, &args.name, revision).await?;
     let now = outcome.deployment.clone().unwrap_or_default();
     let last = outcome.history.iter().rev().find(|change| change.kind() != ChangeKind::Updated);
@@ -171,8 +183,13 @@ pub(crate) async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
     })
 }
 
+/// What runs, or what is about to.
 fn component_of(deployment: &Deployment) -> String {
-    format!("{} ({})", deployment.component, short(&deployment.digest))
+    let (component, digest) = match &deployment.rebuild {
+        Some(rebuild) => (&rebuild.component, &rebuild.digest),
+        None => (&deployment.component, &deployment.digest),
+    };
+    format!("{component} ({})", short(digest))
 }
 
 async fn described(client: &Client, name: &str) -> Result<DescribeDeploymentResponse, CliError> {
@@ -186,6 +203,17 @@ async fn wait(client: &Client, name: &str, revision: u32) -> Result<DescribeDepl
     loop {
         let now = described(client, name).await?;
         let deployment = now.deployment.clone().unwrap_or_default();
+        if let Some(rebuild) = deployment.rebuild.filter(|rebuild| rebuild.revision == revision) {
+            let trouble = if rebuild.reason.is_empty() { String::new() } else { format!("; {}", rebuild.reason) };
+            let left = count(rebuild.events_left);
+            let says = format!("{name}: revision {revision} makes its state anew, {left} events are left{trouble}");
+            if says != said {
+                eprint_line(&says);
+                said = says;
+            }
+            tokio::time::sleep(WAIT_LOOK).await;
+            continue;
+        }
         let Some(rollout) = deployment.rollout.filter(|_| deployment.revision == revision) else { return Ok(now) };
         let there = now.tasks.iter().filter(|task| task.revision == revision).count();
         let seconds = rollout.probation_us as f64 / 1e6;

@@ -90,6 +90,9 @@ pub struct DeploymentView {
     pub tasks: Vec<TaskView>,
     pub usage: SharedUsage,
     pub metrics: Vec<MetricSeries>,
+    /// Of a rebuild: events until it is where the one is that works, and what is tried again there.
+    pub left_to_rebuild: u64,
+    pub trouble_of_rebuild: String,
 }
 
 /// A task, as it does.
@@ -166,6 +169,8 @@ pub(crate) struct Live {
     /// What takes over soon, so that it need not be loaded then.
     pub(crate) warm: Option<Program>,
     pub(crate) tasks: BTreeMap<u32, LiveTask>,
+    /// Those that make state anew.
+    pub(crate) rebuilding: BTreeMap<u32, LiveTask>,
 }
 
 impl Live {
@@ -204,6 +209,7 @@ impl Live {
 }
 
 pub(crate) struct LiveTask {
+    pub(crate) owner: u64,
     pub(crate) status: Arc<TaskStatus>,
     pub(crate) usage: Arc<TaskUsage>,
     pub(crate) stop: CancellationToken,
@@ -376,6 +382,9 @@ impl Deployments {
             newest_revision: 1,
             rollout: None,
             shadow: None,
+            rebuild: None,
+            follows: None,
+            forgotten: Vec::new(),
             history: Vec::new(),
             deleting: false,
         };
@@ -537,9 +546,13 @@ impl Deployments {
     /// Deletes a deployment but for its positions and state, and waits until its tasks have ended.
     pub async fn delete_and_keep(&self, name: &str) -> Result<(), DeploymentError> {
         let now_us = self.parts.clock.now_us();
+        if let Some((DeploymentSpec { follows: Some(_), revision, name, .. }, _)) = self.entry(name).await? {
+            return Err(DeploymentError::Updating { name, revision });
+        }
         let keep = |spec: &mut DeploymentSpec| {
             spec.kept_us.get_or_insert(now_us);
-            (spec.paused, spec.replay) = (false, None);
+            (spec.paused, spec.replay, spec.shadow) = (false, None, None);
+            spec.forgotten.extend(spec.rebuild.take().map(|rebuild| rebuild.owner));
         };
         let (_, version) = self.change_entry(name, keep).await?;
         self.wait_until_idle(name, version).await;
@@ -572,8 +585,11 @@ impl Deployments {
     /// Waits until the supervisor knows what was written with this version, and none of the tasks works any more.
     pub(crate) async fn wait_until_idle(&self, name: &str, version: u64) {
         self.wait_until_seen(version).await;
-        self.wait_until(|live| live.get(name).is_none_or(|live| live.tasks.values().all(|task| !task.is_running)))
-            .await;
+        self.wait_until(|live| {
+            live.get(name)
+                .is_none_or(|live| live.tasks.values().chain(live.rebuilding.values()).all(|task| !task.is_running))
+        })
+        .await;
     }
 
     /// Everything there is an entry for: deployments, and what is kept of some that were deleted.
@@ -714,7 +730,13 @@ impl Deployments {
         let tasks = tasks.collect();
         let usage = known.map(Live::usage).unwrap_or_default();
         let metrics = known.map(|live| live.metrics.snapshot().series).unwrap_or_default();
-        Ok(DeploymentView { spec: spec.clone(), tasks, usage, metrics })
+        let mut troubles =
+            known.into_iter().flat_map(|live| live.rebuilding.values()).map(|task| task.status.report().reason);
+        let trouble_of_rebuild = troubles.find(|reason| !reason.is_empty()).unwrap_or_default();
+        drop(live);
+        let topic = self.parts.log.topic_by_id(spec.input_id());
+        let left_to_rebuild = topic.map_or(0, |topic| self.left_to_rebuild(&spec, &topic));
+        Ok(DeploymentView { spec: spec.clone(), tasks, usage, metrics, left_to_rebuild, trouble_of_rebuild })
     }
 
     /// The deployments that need a version of a component: those that run it, also paused or on their way out, and what is kept of some.

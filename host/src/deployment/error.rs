@@ -29,6 +29,10 @@ pub enum DeploymentError {
     Deleting { name: String },
     #[error("deployment `{name}` is being updated: revision {revision} has not proved itself yet")]
     Updating { name: String, revision: u32 },
+    #[error("the state of deployment `{name}` cannot be made anew beside it: {what}")]
+    NoRebuild { name: String, what: &'static str },
+    #[error("a {role} keeps nothing that could be made anew without its effects")]
+    RebuildRole { role: &'static str },
     #[error("what a {role} does is seen elsewhere, so there is nothing that a shadow could be compared by")]
     ShadowRole { role: &'static str },
     #[error("deployment `{name}` has no shadow")]
@@ -132,6 +136,8 @@ impl DeploymentError {
             | DeploymentError::Misfit { .. }
             | DeploymentError::NothingNew { .. }
             | DeploymentError::ShadowRole { .. }
+            | DeploymentError::RebuildRole { .. }
+            | DeploymentError::NoRebuild { .. }
             | DeploymentError::Unreadable { .. }
             | DeploymentError::NoWayBack { .. }
             | DeploymentError::Canary { .. }
@@ -173,6 +179,8 @@ impl DeploymentError {
             DeploymentError::SourcePosition { .. } => "SOURCE_POSITION",
             DeploymentError::Deleting { .. } => "DELETING",
             DeploymentError::Updating { .. } => "UPDATING",
+            DeploymentError::RebuildRole { .. } => "REBUILD_ROLE",
+            DeploymentError::NoRebuild { .. } => "NO_REBUILD",
             DeploymentError::ShadowRole { .. } => "SHADOW_ROLE",
             DeploymentError::NoShadow { .. } => "NO_SHADOW",
             DeploymentError::Changing { .. } => "CHANGING",

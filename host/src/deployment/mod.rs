@@ -11,6 +11,7 @@ mod memory; // what instances keep
 mod outputs; // the topics behind the ports
 mod pace; // how many events at once
 mod parts; // groups that are in several partitions
+mod rebuild; // state that is made anew
 mod replay; // dead letters, once more
 mod reset; // where else they go on
 mod revision; // what a deployment runs, by number
@@ -34,6 +35,7 @@ pub use aggregate::Aggregation;
 pub use budget::{Budget, BudgetError};
 pub use control::{Begin, DeployRequest, DeployedAs, DeploymentView, Deployments, DeploymentsParts, StartAt, TaskView};
 pub use error::DeploymentError;
+pub use rebuild::Rebuild;
 pub use replay::DeadLetters;
 pub use reset::{KeepOrForget, Moved, ResetRequest};
 pub use revision::{Change, Changed, Revision, Rollout, Shadow};

@@ -54,6 +54,10 @@ impl Deployments {
             if spec.deleting {
                 return Err(DeploymentError::Deleting { name: request.name.clone() });
             }
+            if spec.rebuild.is_some() || spec.follows.is_some() {
+                let (name, revision) = (spec.name, spec.newest_revision);
+                return Err(DeploymentError::Updating { name, revision });
+            }
             // What was given to those who put parts together cannot be taken back.
             if spec.parts.is_some() {
                 return Err(DeploymentError::ResetParts { name: spec.name });

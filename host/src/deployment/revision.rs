@@ -93,6 +93,12 @@ pub enum Changed {
     Shadowed,
     /// And no longer.
     ShadowEnded,
+    /// Another revision makes its state anew.
+    Rebuilding,
+    /// It has, and takes over.
+    Rebuilt,
+    /// It has not, and is gone.
+    RebuildEnded,
     /// The canary went well, and the other partitions follow.
     CanaryPassed,
     /// The update is over, and went well.

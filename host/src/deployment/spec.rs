@@ -3,6 +3,7 @@
 use crate::deployment::aggregate::Aggregation;
 use crate::deployment::budget::Budget;
 use crate::deployment::parts::PartsTopic;
+use crate::deployment::rebuild::{Followed, Rebuild};
 use crate::deployment::revision::{Change, Revision, Rollout, Shadow};
 use crate::limits::DEPLOYMENT_NAME_BYTES_MAX;
 use nodata_log::task::TaskEpoch;
@@ -128,6 +129,15 @@ pub struct DeploymentSpec {
     /// A revision that is tried beside it.
     #[serde(default)]
     pub shadow: Option<Shadow>,
+    /// A revision that makes its state anew.
+    #[serde(default)]
+    pub rebuild: Option<Rebuild>,
+    /// Whose work it goes on with, as soon as it is where that ended.
+    #[serde(default)]
+    pub follows: Option<Followed>,
+    /// Owners whose positions and state are forgotten when their tasks have ended.
+    #[serde(default)]
+    pub forgotten: Vec<u64>,
     /// What happened to it, the latest last.
     #[serde(default)]
     pub history: Vec<Change>,
@@ -184,6 +194,9 @@ impl DeploymentSpec {
             newest_revision: 0,
             rollout: None,
             shadow: None,
+            rebuild: None,
+            follows: None,
+            forgotten: Vec::new(),
             history: Vec::new(),
             deleting: false,
             ..self.clone()
@@ -202,6 +215,7 @@ impl DeploymentSpec {
         (self.component.as_str(), self.digest.as_str()) == (component, digest)
             || self.rollout.as_ref().is_some_and(|rollout| is_it(&rollout.from))
             || self.shadow.as_ref().is_some_and(|shadow| is_it(&shadow.revision))
+            || self.rebuild.as_ref().is_some_and(|rebuild| is_it(&rebuild.revision))
     }
 
     /// Whether it reads from a topic or writes to it.
@@ -322,6 +336,9 @@ impl DeploymentSpec {
             newest_revision: 1,
             rollout: None,
             shadow: None,
+            rebuild: None,
+            follows: None,
+            forgotten: Vec::new(),
             history: Vec::new(),
             deleting: false,
         }

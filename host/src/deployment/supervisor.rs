@@ -2,6 +2,7 @@
 
 use crate::deployment::control::{Deployments, DeploymentsParts, Live, LiveTask};
 use crate::deployment::error::DeploymentError;
+use crate::deployment::revision::Changed;
 use crate::deployment::source::SourceTask;
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, TOGETHER, TaskFailure, failure_key};
 use crate::deployment::status::TaskStatus;
@@ -9,7 +10,7 @@ use crate::deployment::task::{Task, TaskEnd, TaskSettings};
 use crate::deployment::usage::TaskUsage;
 use crate::limits::RESTART_WAIT;
 use crate::secrets::GrantedSecrets;
-use nodata_log::{Change, Expect, LogError, Offset, TaskKey, Tp};
+use nodata_log::{Change, Expect, LogError, Offset, OwnerId, TaskKey, Topic, Tp};
 use nodata_runtime::{Digest, GuestLog, GuestMetrics, Share, WorkEnded};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -91,6 +92,7 @@ impl Supervisor {
         for spec in specs {
             if spec.is_kept() && !spec.deleting {
                 self.stop_tasks(&spec);
+                self.forget_owners(&spec).await?;
                 continue;
             }
             self.introduce(&spec);
@@ -105,7 +107,11 @@ impl Supervisor {
                 self.stop_tasks(&spec);
                 continue;
             }
+            self.forget_owners(&spec).await?;
             let Ok(topic) = self.deployments.parts.log.topic_by_id(spec.input_id()) else { continue };
+            self.rebuild(&spec, &topic);
+            let followed = spec.follows.as_ref().map(|followed| followed.owner);
+            followed.map(|owner| self.stop_owner(owner));
             let new = Arc::new(spec.as_run());
             let old = spec.rollout.as_ref().map(|rollout| Arc::new(spec.as_run().with(rollout.from.clone())));
             for tp in spec.sources(&topic) {
@@ -119,13 +125,20 @@ impl Supervisor {
                     }
                     continue;
                 }
+                // It begins where that one ends.
+                if followed.is_some_and(|owner| self.running.contains_key(&(owner, number))) {
+                    continue;
+                }
                 let task = TaskKey { owner: spec.owner(), source: tp };
                 let failure = failures.get(&(spec.name.clone(), number));
                 if failure.is_none_or(|failure| !self.deployments.stands(failure, task)) {
                     self.start(&spec, as_run, tp);
                 }
             }
-            if let Some(wait) = self.deployments.look_after(&spec, &topic).await? {
+            let is_running = |owner: u64| self.running.keys().any(|(of, _)| *of == owner);
+            let rebuild = self.deployments.look_after_rebuild(&spec, &topic, is_running).await?;
+            let rollout = self.deployments.look_after(&spec, &topic).await?;
+            for wait in rebuild.into_iter().chain(rollout) {
                 let at = Instant::now() + wait;
                 self.look_at = Some(self.look_at.map_or(at, |other| other.min(at)));
             }
@@ -137,6 +150,12 @@ impl Supervisor {
     /// Makes a deployment known.
     fn introduce(&self, spec: &DeploymentSpec) {
         let mut live = self.deployments.live();
+        let followed = spec.follows.as_ref().map(|followed| followed.owner);
+        if let Some(known) = live.get_mut(&spec.name).filter(|live| Some(live.owner) == followed) {
+            // Those that made its state anew are its tasks now.
+            known.owner = spec.owner;
+            known.tasks = std::mem::take(&mut known.rebuilding);
+        }
         if let Some(known) = live.get_mut(&spec.name).filter(|live| live.owner == spec.owner) {
             known.replay.send_if_modified(|replay| std::mem::replace(replay, spec.replay) != spec.replay);
             known.is_in_probation(spec);
@@ -155,6 +174,7 @@ impl Supervisor {
             shadow: watch::Sender::new(None),
             warm: None,
             tasks: Default::default(),
+            rebuilding: Default::default(),
         };
         known.is_in_probation(spec);
         known.allow(&spec.budget);
@@ -207,7 +227,8 @@ impl Supervisor {
         let before = live.len();
         let is_running = |owner: u64| self.running.keys().any(|(of, _)| *of == owner);
         let is_there = |spec: &DeploymentSpec| !spec.is_kept() || is_running(spec.owner);
-        live.retain(|_, live| specs.iter().any(|spec| spec.owner == live.owner && is_there(spec)));
+        let is_of = |spec: &DeploymentSpec, owner: u64| spec.owners().any(|of| of == owner);
+        live.retain(|_, live| specs.iter().any(|spec| is_of(spec, live.owner) && is_there(spec)));
         let has_moved = live.len() != before;
         drop(live);
         if has_moved {
@@ -217,9 +238,14 @@ impl Supervisor {
 
     /// Asks the tasks of a deployment to stop; true when none is left.
     fn stop_tasks(&self, spec: &DeploymentSpec) -> bool {
+        // Each is asked, whatever the others do.
+        spec.owners().filter(|owner| !self.stop_owner(*owner)).count() == 0
+    }
+
+    fn stop_owner(&self, owner: u64) -> bool {
         let mut none = true;
-        for ((owner, _), task) in &self.running {
-            if *owner == spec.owner {
+        for ((of, _), task) in &self.running {
+            if *of == owner {
                 task.stop.cancel();
                 none = false;
             }
@@ -227,10 +253,32 @@ impl Supervisor {
         none
     }
 
+    /// Forgets those who work for nobody any more, when their tasks have ended.
+    async fn forget_owners(&self, spec: &DeploymentSpec) -> Result<(), LogError> {
+        for owner in &spec.forgotten {
+            if self.stop_owner(*owner) {
+                self.deployments.has_forgotten(&spec.name, *owner).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the tasks that make state anew.
+    fn rebuild(&mut self, spec: &Arc<DeploymentSpec>, topic: &Topic) {
+        let Some(as_run) = spec.as_rebuild().map(Arc::new) else { return };
+        for tp in spec.sources(topic) {
+            if !self.running.contains_key(&(as_run.owner, spec.number(tp))) {
+                self.start(spec, &as_run, tp);
+            }
+        }
+    }
+
     /// The last steps of a deletion. Each can be repeated, so a crash between them does no harm.
     async fn bury(&self, spec: &DeploymentSpec) -> Result<(), LogError> {
         let DeploymentsParts { log, meta, .. } = &self.deployments.parts;
-        log.forget_owner(spec.owner())?.await?;
+        for owner in spec.owners() {
+            log.forget_owner(OwnerId(owner))?.await?;
+        }
         if let Some(parts) = spec.parts
             && let Ok(topic) = log.topic_by_id(parts.id())
         {
@@ -255,9 +303,12 @@ impl Supervisor {
         let (guest_log, metrics, http) = (known.guest_log.clone(), known.metrics.clone(), known.http.1.clone());
         let (replay, shadow) = (known.replay.subscribe(), known.shadow.subscribe());
         let number = spec.number(source);
-        let before = known.tasks.get(&number).map(|task| task.usage.clone());
+        let is_rebuilding = as_run.owner != spec.owner;
+        let tasks = if is_rebuilding { &mut known.rebuilding } else { &mut known.tasks };
+        let before = tasks.get(&number).map(|task| task.usage.clone());
         let usage = before.unwrap_or_else(|| Arc::new(TaskUsage::new(&known.share)));
         let task = LiveTask {
+            owner: as_run.owner,
             status: status.clone(),
             usage: usage.clone(),
             stop: stop.clone(),
@@ -265,14 +316,18 @@ impl Supervisor {
             revision: as_run.revision,
             since: Instant::now(),
         };
-        known.tasks.insert(number, task);
+        tasks.insert(number, task);
         let over = known.probation.as_ref().filter(|(revision, _)| *revision == as_run.revision);
         let over = over.map(|(_, over)| over.clone());
         drop(live);
         let running = RunningTask { spec: as_run.clone(), stop: stop.clone() };
-        self.running.insert((spec.owner, number), running);
+        self.running.insert((as_run.owner, number), running);
 
-        let start = spec.start_of(number);
+        let start = match &spec.rebuild {
+            Some(rebuild) if is_rebuilding => rebuild.start.get(number as usize).copied().unwrap_or(0),
+            _ => spec.start_of(number),
+        };
+        let follow = spec.followed_by(as_run.owner, source);
         let (whole, spec) = (spec.clone(), as_run.clone());
         let name = spec.name.clone();
         let id = (spec.owner, number);
@@ -300,6 +355,7 @@ impl Supervisor {
                 http,
                 secrets: GrantedSecrets::new(parts.secrets.clone(), spec.secrets.clone()),
                 replay,
+                follow,
                 shadow,
                 probation,
                 status: status.clone(),
@@ -346,6 +402,15 @@ impl Supervisor {
         };
         let (owner, partition) = id;
         let revision = self.running.remove(&id).map_or(0, |task| task.spec.revision);
+        let end = match end {
+            TaskEnd::Failed(TaskFailure { reason, .. }) | TaskEnd::Unfit(reason)
+                if self.is_rebuilding(&name, owner) =>
+            {
+                self.rebuild_failed(&name, id, &reason).await;
+                TaskEnd::Stopped
+            }
+            end => end,
+        };
         match end {
             TaskEnd::Stopped => {}
             TaskEnd::Superseded => {
@@ -357,10 +422,33 @@ impl Supervisor {
             TaskEnd::Failed(failure) => self.failed(&name, partition, failure).await,
             TaskEnd::Unfit(reason) => self.unfit(&name, (owner, partition), revision, &reason).await,
         }
-        if let Some(task) = self.deployments.live().get_mut(&name).and_then(|live| live.tasks.get_mut(&partition)) {
-            task.is_running = false;
+        if let Some(live) = self.deployments.live().get_mut(&name) {
+            let Live { tasks, rebuilding, .. } = live;
+            for task in tasks.get_mut(&partition).into_iter().chain(rebuilding.get_mut(&partition)) {
+                task.is_running &= task.owner != owner;
+            }
         }
         self.deployments.has_moved();
+    }
+
+    fn is_rebuilding(&self, name: &str, owner: u64) -> bool {
+        self.deployments.live().get(name).is_some_and(|live| live.owner != owner)
+    }
+
+    /// The one that works goes on as if nothing was.
+    async fn rebuild_failed(&self, name: &str, (owner, partition): Running, reason: &str) {
+        tracing::warn!(
+            deployment = name,
+            partition,
+            reason,
+            "state could not be made anew because the component failed"
+        );
+        while let Err(error) = self.deployments.drop_rebuild(name, owner, Changed::RebuildEnded, reason).await {
+            if matches!(error, LogError::Stopping | LogError::Failed { .. }) {
+                return;
+            }
+            tokio::time::sleep(RESTART_WAIT).await;
+        }
     }
 
     /// Has the revision before work again.

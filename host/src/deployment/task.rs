@@ -15,14 +15,15 @@ use crate::deployment::memory::Memory;
 use crate::deployment::outputs::Outputs;
 use crate::deployment::pace::Pace;
 use crate::deployment::parts::{self, Progress, Stage};
+use crate::deployment::rebuild::Follow;
 use crate::deployment::search::{Search, Verdict};
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, OnPoison, Replay, TaskFailure};
 use crate::deployment::status::{TaskReport, TaskState};
 use crate::deployment::ticks::Ticks;
 use crate::deployment::windows::EventTime;
 use crate::limits::{
-    COMMITS_IN_FLIGHT, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST, RETRY_MAX,
-    TICK_US,
+    COMMITS_IN_FLIGHT, FOLLOW_LOOK, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST,
+    RETRY_MAX, TICK_US,
 };
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -223,6 +224,9 @@ pub(crate) struct Task {
     tick_failed: bool,
     /// Batches that were read and not given to the component yet.
     ahead: VecDeque<StoredBatch>,
+    /// Whom it follows, and how far that has come: it goes no further.
+    follow: Option<Follow>,
+    until: Option<Offset>,
     shadowing: Shadowing,
     /// In its probation: the revision before fails at this event too.
     is_excused: bool,
@@ -284,9 +288,11 @@ impl Task {
             time,
             time_since: Instant::now(),
             is_idle: false,
-            ticks: ticks_of(&settings, stage),
+            ticks: if settings.follow.is_some() { None } else { ticks_of(&settings, stage) },
             tick_failed: false,
             ahead: VecDeque::new(),
+            follow: settings.follow,
+            until: None,
             shadowing: Shadowing::default(),
             is_excused: false,
             left_rows: false,
@@ -300,10 +306,25 @@ impl Task {
         Ok(task)
     }
 
+    /// Of a task that follows another one: how far it may go, and when it does not follow any more.
+    fn look_ahead(&mut self) {
+        let Some(Follow { task, start, has_ended }) = self.follow else { return };
+        let until = self.settings.log.task_position(task).next.unwrap_or(start);
+        if has_ended && self.position >= until {
+            self.follow = None;
+            self.ticks = ticks_of(&self.settings, self.stage);
+            self.settings.note(&format!("it goes on at offset {}, where the revision before ended", self.position));
+        }
+        self.until = self.follow.is_some().then_some(until);
+    }
+
     async fn work(&mut self) -> Result<(), TaskEnd> {
         let mut end = self.settings.log.follow(self.settings.source)?;
         while !self.settings.stop.is_cancelled() {
-            self.replay().await?;
+            self.look_ahead();
+            if self.follow.is_none() {
+                self.replay().await?;
+            }
             self.close_windows().await?;
             self.tick().await?;
             if self.ahead.is_empty() || (std::mem::take(&mut self.left_rows) && !self.is_full()) {
@@ -325,6 +346,7 @@ impl Task {
                     Ok(()) = self.settings.replay.changed() => {}
                     () = idle(idles, self.time_since) => self.pass_time(),
                     () = next_tick(tick) => {}
+                    () = tokio::time::sleep(FOLLOW_LOOK), if self.follow.is_some() => {}
                     () = self.settings.stop.cancelled() => {}
                 }
                 continue;
@@ -384,6 +406,7 @@ impl Task {
             if from >= count {
                 continue;
             }
+            let last = self.until.map_or(count, |until| stored.offsets.rows_before(until, count));
             let batch_bytes = (stored.batch.payload_bytes() as u64).max(1);
             // By the size of its events on average. One batch is always taken, however large its events are.
             let fit = if rows == 0 {
@@ -391,7 +414,7 @@ impl Task {
             } else {
                 (INPUT_BYTES.saturating_sub(bytes) * count as u64 / batch_bytes) as usize
             };
-            let to = (from + fit.min(rows_max - rows)).min(count);
+            let to = (from + fit.min(rows_max - rows)).min(last);
             if from >= to {
                 break;
             }
@@ -712,7 +735,11 @@ impl Task {
 
     /// Commits what came of something else than the next input; false if it is too much.
     async fn commit_in_place(&mut self, done: InPlace) -> Result<bool, TaskEnd> {
-        let InPlace { appends, mut state, grown, events_out, bytes_out, memory } = done;
+        let InPlace { mut appends, mut state, grown, mut events_out, mut bytes_out, memory } = done;
+        if self.follow.is_some() {
+            appends.clear();
+            (events_out, bytes_out) = (0, 0);
+        }
         state.extend(self.memory.change(memory.as_ref())?);
         state.extend(self.account.change(grown)?);
         let transaction = self.lease.transaction(self.expect, self.position, appends, state);
@@ -754,6 +781,10 @@ impl Task {
         output: Output,
         last_lines: &[String],
     ) -> Result<Transaction, TaskEnd> {
+        if self.follow.is_some() {
+            // The one that works has emitted it.
+            return Ok(self.lease.transaction(self.expect, next, Vec::new(), output.state));
+        }
         let mut appends = self.outputs.appends(output.batches);
         if !output.rejected.is_empty() {
             let spec = &self.settings.spec;

@@ -4,7 +4,9 @@
 //! go on with the new revision from its last commit.
 
 use crate::deployment::budget::Budget;
-use crate::deployment::control::{DeploymentView, Deployments, check_given, groups_in_several, http_grants, tick_of};
+use crate::deployment::control::{
+    DeploymentView, Deployments, StartAt, check_given, groups_in_several, http_grants, tick_of,
+};
 use crate::deployment::error::DeploymentError;
 use crate::deployment::memory::Memory;
 use crate::deployment::outputs::Outputs;
@@ -39,6 +41,8 @@ pub struct UpdateRequest {
     pub tick_us: Option<u64>,
     /// It does not take over: it is given the same input, commits nothing, and is compared.
     pub shadow: bool,
+    /// It takes over when it has made its state anew from there.
+    pub rebuild: Option<StartAt>,
     /// It takes over on the first so many partitions, and on the others when it has proved itself there.
     pub canary: Option<u32>,
     /// How long it has to go well; 0: no probation.
@@ -72,25 +76,32 @@ impl Deployments {
         if spec.deleting {
             return Err(DeploymentError::Deleting { name: spec.name });
         }
-        if spec.rollout.is_some() {
-            return Err(DeploymentError::Updating { name: spec.name, revision: spec.revision });
+        if spec.rollout.is_some() || spec.rebuild.is_some() || spec.follows.is_some() {
+            return Err(DeploymentError::Updating { name: spec.name, revision: spec.newest_revision });
         }
         let probation_us = probation_us.unwrap_or(PROBATION.as_micros() as u64);
         if u128::from(probation_us) > PROBATION_MAX.as_micros() {
             return Err(DeploymentError::Probation { us: probation_us });
         }
         let canary = canary.map(|partitions| self.check_canary(&spec, partitions)).transpose()?;
-        let (is_shadow, why) = (request.shadow, request.why.clone());
+        let (is_shadow, rebuild, why) = (request.shadow, request.rebuild, request.why.clone());
         let no_way_back = *no_way_back || probation_us == 0 || is_shadow;
         let answers = matches!(spec.role, DeploymentRole::Transform | DeploymentRole::Aggregate);
         if is_shadow && !answers {
             return Err(DeploymentError::ShadowRole { role: spec.role.of_component().world() });
         }
+        if rebuild.is_some() && !answers {
+            return Err(DeploymentError::RebuildRole { role: spec.role.of_component().world() });
+        }
         let (revision, _needed) = self.revised(&spec, request).await?;
-        if revision.is_as(&spec.as_revision()) {
+        // The same revision may make its state anew, too.
+        if revision.is_as(&spec.as_revision()) && rebuild.is_none() {
             return Err(DeploymentError::NothingNew { name: spec.name });
         }
         let now_us = self.parts.clock.now_us();
+        if let Some(from) = rebuild {
+            return self.begin_rebuild(spec, version, revision, from, &why).await;
+        }
         if is_shadow {
             return self.begin_shadow(spec, version, revision, &why).await;
         }
@@ -121,6 +132,13 @@ impl Deployments {
         let (spec, version) = self.spec(name).await?;
         if spec.deleting {
             return Err(DeploymentError::Deleting { name: spec.name });
+        }
+        if let Some(rebuild) = spec.rebuild.as_ref().filter(|_| to.is_none_or(|to| to == spec.revision)) {
+            self.drop_rebuild(name, rebuild.owner, Changed::RebuildEnded, why).await?;
+            return self.describe(name).await;
+        }
+        if spec.rebuild.is_some() || spec.follows.is_some() {
+            return Err(DeploymentError::Updating { name: spec.name, revision: spec.newest_revision });
         }
         let from = spec.rollout.as_ref().map(|rollout| rollout.from.clone());
         // Where some tasks never left it, and the others were tried with the way back.
@@ -178,7 +196,7 @@ impl Deployments {
     }
 
     /// Writes down a deployment that nobody else has changed.
-    async fn put_changed(&self, new: &DeploymentSpec, version: u64) -> Result<(), DeploymentError> {
+    pub(crate) async fn put_changed(&self, new: &DeploymentSpec, version: u64) -> Result<(), DeploymentError> {
         match self.parts.meta.meta_put(&new.key(), Expect::Version(version), Some(new.to_bytes()?)) {
             Ok(put) => Ok(put.await.map(drop)?),
             Err(LogError::MetaConflict { .. }) => Err(DeploymentError::Changing { name: new.name.clone() }),
@@ -250,15 +268,7 @@ impl Deployments {
         new: &mut DeploymentSpec,
         no_way_back: bool,
     ) -> Result<Program, DeploymentError> {
-        let program = self.load(new).await?;
-        if old.digest != new.digest && old.tick_us == new.tick_us && !program.has(Extra::Ticker) {
-            // The component of before ticked, and this one does not.
-            new.tick_us = None;
-        }
-        new.tick_us = tick_of(&program, new)?;
-        if let Some(ports) = self.try_out(&program, new).await? {
-            check_ports(new, &ports)?;
-        }
+        let program = self.try_fresh(old, new).await?;
         if new.role == DeploymentRole::Source {
             return Ok(program);
         }
@@ -295,6 +305,24 @@ impl Deployments {
                 let (component, revision) = (new.component.clone(), old.revision);
                 return Err(DeploymentError::NoWayBack { component, revision, what });
             }
+        }
+        Ok(program)
+    }
+
+    /// Finds out whether a revision opens, and whether its ports fit. It is shown no state.
+    pub(crate) async fn try_fresh(
+        &self,
+        old: &DeploymentSpec,
+        new: &mut DeploymentSpec,
+    ) -> Result<Program, DeploymentError> {
+        let program = self.load(new).await?;
+        if old.digest != new.digest && old.tick_us == new.tick_us && !program.has(Extra::Ticker) {
+            // The component of before ticked, and this one does not.
+            new.tick_us = None;
+        }
+        new.tick_us = tick_of(&program, new)?;
+        if let Some(ports) = self.try_out(&program, new).await? {
+            check_ports(new, &ports)?;
         }
         Ok(program)
     }
@@ -350,10 +378,7 @@ impl Deployments {
         version: u64,
         program: Program,
     ) -> Result<DeploymentView, DeploymentError> {
-        let meta = &self.parts.meta;
-        let before = old.as_revision();
-        let key = revision_key(&old.name, before.number);
-        meta.meta_put(&key, Expect::Any, Some(before.to_bytes(&key)?))?.await?;
+        self.keep_revision(&old.name, &old.as_revision()).await?;
         if let Some(live) = self.live().get_mut(&old.name).filter(|live| live.owner == old.owner) {
             live.warm = Some(program);
         }
@@ -362,6 +387,12 @@ impl Deployments {
         self.forget_failures(&new.name).await?;
         self.forget_revisions(&new).await?;
         self.view(Arc::new(new)).await
+    }
+
+    /// Keeps a revision to be gone back to.
+    pub(crate) async fn keep_revision(&self, deployment: &str, revision: &Revision) -> Result<(), LogError> {
+        let key = revision_key(deployment, revision.number);
+        self.parts.meta.meta_put(&key, Expect::Any, Some(revision.to_bytes(&key)?))?.await.map(drop)
     }
 
     pub(crate) async fn revisions(&self, deployment: &str) -> Result<BTreeMap<u32, Revision>, LogError> {

@@ -1,7 +1,7 @@
 //! Another revision takes over while events flow: nothing is lost, repeated or reordered, and one that fails where the one before does
 //! not is gone by itself.
 
-use crate::harness::{Server, another_version, block_on, component, connect};
+use crate::harness::{Server, another_version, block_on, component, connect, json_lines};
 use nodata_client::{Event, PublisherOptions};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -393,6 +393,109 @@ fn an_author_sees_what_the_file_is_now() {
     server.publish("in", &["x"]);
     server.wait_until_done("mine");
     assert_eq!(server.values("out"), ["x", "1 x", "2 x"]);
+}
+
+/// What was counted since the first event, whoever counts now.
+#[test]
+fn state_is_made_anew_while_the_version_before_works() {
+    let mut server = server("2");
+    server.deploy("does-as-told", "in:out", &[]);
+    let address = server.address().to_owned();
+    let stop = AtomicBool::new(false);
+    server.upload("does-as-told", &another_version("does-as-told", &server, "two"));
+    let sent = std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| {
+            block_on(async {
+                let options = PublisherOptions { batch_events_max: 100, ..PublisherOptions::default() };
+                let publisher = connect(&address).await.publisher("in", options);
+                let mut sent = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    for _ in 0..100 {
+                        let value = if sent % 1000 == 999 { "panic".to_owned() } else { format!("e{sent}") };
+                        publisher.send(Event::new(value).with_key(format!("key {}", sent % 7))).await.unwrap();
+                        sent += 1;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                publisher.flush().await.unwrap();
+                sent
+            })
+        });
+        server.wait_until("does-as-told", |described| described["tasks"][0]["position"].as_u64() > Some(5000));
+        server.update("does-as-told", "does-as-told", &["--rebuild", "--detach"]).ok();
+        let refused = server.update("does-as-told", "does-as-told", &[]).failed(1);
+        assert!(refused.contains("is being updated"), "{refused}");
+        server.kill_and_restart();
+        server.wait_until("does-as-told", |described| described["revision"] == 2);
+        server.kill_and_restart();
+        // Once more, by the same version, to the end.
+        let said = server.update("does-as-told", "does-as-told", &["--rebuild"]).ok();
+        assert!(said.starts_with("does-as-told: revision 3 runs, "), "{said}");
+        stop.store(true, Ordering::Relaxed);
+        publishing.join().unwrap()
+    });
+    server.wait_until_done("does-as-told");
+    let happened = [("deployed", 1), ("rebuilding", 1), ("rebuilt", 2), ("rebuilding", 2), ("rebuilt", 3)];
+    assert_eq!(server.history("does-as-told"), history(&happened));
+    assert_eq!(server.json(&["dlq", "list"])[0]["letters"], sent / 1000, "each is put aside by one of them");
+
+    // In each partition the numbers are those of one who counted all the time. Events of a key are in one, and stay in order.
+    let mut next = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for line in json_lines(&server.ok(&["consume", "out", "--json"])) {
+        let partition = line["partition"].as_u64().unwrap();
+        let value = text(&line["value"]);
+        let (count, event) = value.split_once(' ').unwrap();
+        let expected = next.entry(partition).or_insert(1);
+        assert_eq!(count.parse::<u64>().unwrap(), *expected, "{value} in partition {partition}");
+        *expected += 1;
+        assert!(seen.insert(event.to_owned()), "{event} came out twice");
+    }
+    assert_eq!(seen.len(), sent - sent / 1000);
+}
+
+#[test]
+fn what_cannot_be_made_anew_is_refused_and_what_is_not_wanted_is_forgotten() {
+    let server = server("1");
+    server.ok(&["add-component", "--file", &component("counts-as-told"), "--aggregate", "in", "--name", "counts"]);
+    let publish = |lines: &str| drop(server.run_with(&["publish", "in", "--key-field", "k"], lines.as_bytes()).ok());
+    publish("{\"k\":\"a\"}\n{\"k\":\"a\"}\n{\"k\":\"b\"}\n");
+    server.wait_until_done("counts");
+    server.upload("session-summary", &component("session-summary"));
+    // It shows what it makes of the same events, which the one before could not be asked about.
+    server.update("counts", "session-summary", &["--rebuild"]).ok();
+    publish("{\"k\":\"a\"}\n");
+    server.wait_until_done("counts");
+    let shown = server.json(&["aggregate", "scan", "counts"]);
+    assert_eq!(shown.as_array().unwrap().len(), 2, "{shown}");
+    // The way back is the same.
+    let refused = server.run(&["deployment", "rollback", "counts"]).failed(2);
+    assert!(
+        refused.contains("cannot go on from what deployment `counts` remembers") && refused.contains("--rebuild"),
+        "{refused}"
+    );
+    server.upload("counts-as-told", &component("counts-as-told"));
+    server.update("counts", "counts-as-told", &["--rebuild", "earliest"]).ok();
+    let shown = server.ok(&["aggregate", "scan", "counts"]);
+    assert!(shown.contains("a: 3") && shown.contains("b: 1"), "{shown}");
+
+    // One that fails ends it, and the one that works has not noticed.
+    server.deploy("copies", "in:out", &[]);
+    server.upload("exits", &component("exits"));
+    server.update("copies", "exits", &["--rebuild", "--on-error", "then=pause", "--detach"]).ok();
+    server.publish("in", &["x", "y"]);
+    let ended = |described: &Value| described["history"].as_array().unwrap().last().unwrap()["kind"] == "rebuild_ended";
+    let described = server.wait_until("copies", ended);
+    let why = text(&described["history"][2]["reason"]);
+    assert!(why.starts_with("revision 2: the component ended itself with exit code 1"), "{why}");
+    assert_eq!((&described["revision"], &described["rebuild"]), (&json!(1), &Value::Null));
+    server.wait_until_done("copies");
+    assert_eq!(server.values("out"), ["x", "y"]);
+    server.ok(&["add-component", "--file", &component("tells-what-it-delivers"), "--sink", "in", "--name", "sink"]);
+    let refused = server.update("sink", "tells-what-it-delivers", &["--rebuild"]).failed(2);
+    assert!(refused.contains("a sink keeps nothing that could be made anew"), "{refused}");
+    server.ok(&["deployment", "delete", "copies"]);
+    server.ok(&["deployment", "delete", "counts"]);
 }
 
 /// Fifty updates: good ones, and such that exit, hang, reject, trap at times, or are refused before they begin. Meanwhile it is published with

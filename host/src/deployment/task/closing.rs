@@ -103,7 +103,7 @@ impl Task {
 
     /// How time goes on by itself. Who puts parts together is told.
     pub(super) fn idles(&self) -> Option<Aggregation> {
-        self.settings.spec.aggregation.filter(|_| self.stage != Stage::Together)
+        self.settings.spec.aggregation.filter(|_| self.stage != Stage::Together && self.follow.is_none())
     }
 
     /// Nothing came for a while: the time of the partition goes on by itself.

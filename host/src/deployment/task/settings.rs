@@ -1,6 +1,7 @@
 //! What a task is given, and what it does with that whatever it is a task of.
 
 use super::TaskEnd;
+use crate::deployment::rebuild::Follow;
 use crate::deployment::rollout::{Aside, Probation};
 use crate::deployment::spec::{DeploymentSpec, Replay};
 use crate::deployment::status::{TaskState, TaskStatus};
@@ -32,6 +33,8 @@ pub(crate) struct TaskSettings {
     pub(crate) secrets: GrantedSecrets,
     /// The dead letters that it should process again.
     pub(crate) replay: watch::Receiver<Option<Replay>>,
+    /// Whom it follows, and commits nothing but its state until it is where that one ended.
+    pub(crate) follow: Option<Follow>,
     /// A revision that is tried beside it.
     pub(crate) shadow: watch::Receiver<Option<Arc<Aside>>>,
     /// Its revision has just taken over.
