@@ -220,7 +220,7 @@ pub const DIFFERENCES_MAX: usize = 10;
 pub const DIFFERENCE_BYTES_MAX: usize = 512;
 
 /// Events that a revision that makes its state anew may be behind when it takes over: for so long nobody works.
-pub const REBUILD_BEHIND: u64 = 1000;
+pub const REBUILD_BEHIND: u64 = 10_000;
 
 /// How often a task that follows another one looks how far that has come.
 pub const FOLLOW_LOOK: Duration = Duration::from_millis(20);

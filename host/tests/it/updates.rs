@@ -415,7 +415,8 @@ fn state_is_made_anew_while_the_version_before_works() {
                         publisher.send(Event::new(value).with_key(format!("key {}", sent % 7))).await.unwrap();
                         sent += 1;
                     }
-                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                    // Whoever follows must be quicker than those who come after.
+                    tokio::time::sleep(std::time::Duration::from_millis(if sent < 12_000 { 1 } else { 50 })).await;
                 }
                 publisher.flush().await.unwrap();
                 sent
