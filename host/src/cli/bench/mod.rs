@@ -14,6 +14,8 @@ mod report; // medians, and how they are shown
 mod target; // the server under test
 mod topics; // many topics
 mod transform; // through a component
+mod upload; // from an upload to the first event
+mod version; // of a component
 
 use crate::cli::CliError;
 use clap::{Args, Subcommand};
@@ -33,6 +35,8 @@ pub(crate) enum BenchCommand {
     Aggregate(aggregate::AggregateBench),
     /// Measure what failures of a component cost.
     Failures(failures::FailuresBench),
+    /// Measure the time from an upload to the first event.
+    Upload(upload::UploadBench),
 }
 
 /// What every measurement has in common.
@@ -69,6 +73,7 @@ pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::Transform(args) => args.common.json,
         BenchCommand::Aggregate(args) => args.common.json,
         BenchCommand::Failures(args) => args.common.json,
+        BenchCommand::Upload(args) => args.common.json,
     };
     let done = match command {
         BenchCommand::Publish(args) => publish::run(args).await,
@@ -77,6 +82,7 @@ pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::Transform(args) => transform::run(args).await,
         BenchCommand::Aggregate(args) => aggregate::run(args).await,
         BenchCommand::Failures(args) => failures::run(args).await,
+        BenchCommand::Upload(args) => upload::run(args).await,
     };
     done.map_err(|error| error.told_as_json(json))
 }
