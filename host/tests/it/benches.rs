@@ -29,3 +29,37 @@ fn a_component_is_compiled_once() {
         "{cases:#}"
     );
 }
+
+#[test]
+fn every_replacement_is_measured_and_has_its_usual_time_beside_it() {
+    let file = component("copies");
+    let args = ["replace", "--file", &file, "--partitions", "1,2", "--replacements", "2", "--seconds", "0.4"];
+    let cases = bench(&args)["cases"].clone();
+    assert_eq!(cases.as_array().unwrap().len(), 2, "{cases:#}");
+    for case in cases.as_array().unwrap() {
+        assert_eq!(case["replacements"], 2, "{case:#}");
+        // Nobody publishes more often than every 5 ms.
+        for gap in ["usual_gap_ms", "replaced_gap_ms"] {
+            assert!(case[gap]["most"].as_f64().unwrap() > 4.0, "{case:#}");
+        }
+        assert!(median(&case["update_ms"]) > 0.0, "{case:#}");
+    }
+}
+
+#[test]
+fn deployments_that_are_idle_are_all_there_and_all_work() {
+    let file = component("shout");
+    let args = ["idle", "--file", &file, "--deployments", "1,12", "--seconds", "0.2"];
+    for more in [&[][..], &["--own-topics"]] {
+        let cases = bench(&[&args[..], more].concat())["cases"].clone();
+        for (case, deployments) in cases.as_array().unwrap().iter().zip([1, 12]) {
+            assert_eq!(case["deployments"], deployments, "{case:#}");
+            assert!(median(&case["event_ms"]) > 0.0 && median(&case["deploy_first_ms"]) > 0.0, "{case:#}");
+            for state in ["before_any_event", "after_an_event"] {
+                assert!(median(&case[state]["memory_bytes"]) > 1e6, "{case:#}");
+                // It waits: all of a core for each would be a task that asks again and again.
+                assert!(median(&case[state]["cpu_of_a_core"]) < 1.0, "{case:#}");
+            }
+        }
+    }
+}

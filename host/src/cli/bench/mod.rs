@@ -6,10 +6,12 @@
 mod aggregate; // into groups
 mod consume; // reading, and from end to end
 mod failures; // what failing costs
+mod idle; // deployments that have nothing to do
 mod limits; // what the disk and the network can do
 pub(crate) mod null; // a server that throws everything away
 mod payload; // events
 mod publish; // writing
+mod replace; // one version by another
 mod report; // medians, and how they are shown
 mod target; // the server under test
 mod topics; // many topics
@@ -37,6 +39,10 @@ pub(crate) enum BenchCommand {
     Failures(failures::FailuresBench),
     /// Measure the time from an upload to the first event.
     Upload(upload::UploadBench),
+    /// Measure how long events wait while a component is replaced.
+    Replace(replace::ReplaceBench),
+    /// Measure what deployments cost that have nothing to do.
+    Idle(idle::IdleBench),
 }
 
 /// What every measurement has in common.
@@ -74,6 +80,8 @@ pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::Aggregate(args) => args.common.json,
         BenchCommand::Failures(args) => args.common.json,
         BenchCommand::Upload(args) => args.common.json,
+        BenchCommand::Replace(args) => args.common.json,
+        BenchCommand::Idle(args) => args.common.json,
     };
     let done = match command {
         BenchCommand::Publish(args) => publish::run(args).await,
@@ -83,6 +91,8 @@ pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::Aggregate(args) => aggregate::run(args).await,
         BenchCommand::Failures(args) => failures::run(args).await,
         BenchCommand::Upload(args) => upload::run(args).await,
+        BenchCommand::Replace(args) => replace::run(args).await,
+        BenchCommand::Idle(args) => idle::run(args).await,
     };
     done.map_err(|error| error.told_as_json(json))
 }

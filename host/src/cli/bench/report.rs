@@ -60,6 +60,13 @@ pub(crate) struct Spread {
     pub(crate) most: f64,
 }
 
+impl Spread {
+    /// The same in another unit.
+    pub(crate) fn scaled(self, by: f64) -> Self {
+        Self { median: self.median * by, least: self.least * by, most: self.most * by }
+    }
+}
+
 pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
