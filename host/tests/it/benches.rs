@@ -63,3 +63,19 @@ fn deployments_that_are_idle_are_all_there_and_all_work() {
         }
     }
 }
+
+#[test]
+fn a_neighbour_computes_all_the_time_and_is_ended_when_its_time_is_over() {
+    let (file, spins) = (component("filter-rewrite"), component("spins"));
+    let small = ["--events", "20000", "--spinners", "1", "--call-cpu", "20", "--calls", "3", "--pauses", "2"];
+    let found = bench(&[&["neighbours", "--file", &file, "--spins", &spins][..], &small].concat());
+    let [alone, even, uneven] = &found["cases"].as_array().unwrap()[..] else { panic!("{found:#}") };
+    assert_eq!((median(&alone["neighbour_cpus"]), &alone["to_alone"]), (0.0, &1.0.into()));
+    for beside in [even, uneven] {
+        assert!(median(&beside["neighbour_cpus"]) > 0.0 && median(&beside["events_per_s"]) > 0.0, "{found:#}");
+    }
+    assert!(found["calls_ended"].as_u64().unwrap() >= 3, "{found:#}");
+    assert_eq!(found["pauses"], 2, "{found:#}");
+    // It has what it may have, and then it is over.
+    assert!(found["longer_than_budget_ms"]["least"].as_f64().unwrap() > 0.0, "{found:#}");
+}

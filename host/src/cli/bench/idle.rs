@@ -84,9 +84,8 @@ impl Case {
             ["deploying one of the last tenth, ms".to_owned(), cell(self.of(|round| round.last_ms), 2)],
             ["memory of an empty server, MB".to_owned(), cell(self.of(|round| round.empty_bytes / 1e6), 1)],
         ];
-        let states: [(&str, fn(&Round) -> Idle); 2] =
-            [("before any event", |round| round.quiet), ("after an event", |round| round.used)];
-        for (state, idle) in states {
+        for (state, is_used) in [("before any event", false), ("after an event", true)] {
+            let idle = |round: &Round| if is_used { round.used } else { round.quiet };
             rows.extend([
                 [format!("memory {state}, MB"), cell(self.of(|round| idle(round).memory_bytes / 1e6), 1)],
                 [format!("memory of each {state}, kB"), cell(self.each(idle).map(|each| each.scaled(1e-3)), 1)],

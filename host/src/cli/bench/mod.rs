@@ -8,6 +8,7 @@ mod consume; // reading, and from end to end
 mod failures; // what failing costs
 mod idle; // deployments that have nothing to do
 mod limits; // what the disk and the network can do
+mod neighbours; // beside what computes for ever
 pub(crate) mod null; // a server that throws everything away
 mod payload; // events
 mod publish; // writing
@@ -43,6 +44,8 @@ pub(crate) enum BenchCommand {
     Replace(replace::ReplaceBench),
     /// Measure what deployments cost that have nothing to do.
     Idle(idle::IdleBench),
+    /// Measure what a component costs others that computes for ever, and how soon it is ended.
+    Neighbours(neighbours::NeighboursBench),
 }
 
 /// What every measurement has in common.
@@ -82,6 +85,7 @@ pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::Upload(args) => args.common.json,
         BenchCommand::Replace(args) => args.common.json,
         BenchCommand::Idle(args) => args.common.json,
+        BenchCommand::Neighbours(args) => args.common.json,
     };
     let done = match command {
         BenchCommand::Publish(args) => publish::run(args).await,
@@ -93,6 +97,7 @@ pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::Upload(args) => upload::run(args).await,
         BenchCommand::Replace(args) => replace::run(args).await,
         BenchCommand::Idle(args) => idle::run(args).await,
+        BenchCommand::Neighbours(args) => neighbours::run(args).await,
     };
     done.map_err(|error| error.told_as_json(json))
 }

@@ -86,6 +86,12 @@ impl Target {
         let _ = self.child.wait();
     }
 
+    /// Ends the server at once, whatever it does.
+    pub(crate) fn kill(mut self) {
+        // One that has ended already is as good.
+        let _ = self.child.kill();
+    }
+
     pub(crate) async fn connect(&self) -> Result<Client, CliError> {
         Ok(Client::connect(&self.address).await?)
     }
