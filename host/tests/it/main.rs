@@ -6,6 +6,7 @@ mod aggregates;
 mod any_request;
 mod archive;
 mod bad_input;
+mod benches; // what is measured is what is said
 mod budgets; // what they may use, and what they used
 mod clickhouse;
 mod command_line;

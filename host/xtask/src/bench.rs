@@ -13,7 +13,8 @@ pub(crate) fn run_all() -> Result<(), Failed> {
         &mut cargo(&["bench", "--locked", "--package", "nodata-runtime"]),
     )?;
     let nodata = target_dir().join("release/nodata");
-    for what in ["publish", "consume", "transform", "aggregate", "failures"] {
+    let all = ["publish", "consume", "transform", "aggregate", "failures", "upload", "replace", "idle", "neighbours"];
+    for what in all {
         run(&format!("nodata bench {what}"), Command::new(&nodata).args(["bench", what]).current_dir(root()))?;
     }
     Ok(())

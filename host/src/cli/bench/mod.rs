@@ -6,14 +6,19 @@
 mod aggregate; // into groups
 mod consume; // reading, and from end to end
 mod failures; // what failing costs
+mod idle; // deployments that have nothing to do
 mod limits; // what the disk and the network can do
+mod neighbours; // beside what computes for ever
 pub(crate) mod null; // a server that throws everything away
 mod payload; // events
 mod publish; // writing
+mod replace; // one version by another
 mod report; // medians, and how they are shown
 mod target; // the server under test
 mod topics; // many topics
 mod transform; // through a component
+mod upload; // from an upload to the first event
+mod version; // of a component
 
 use crate::cli::CliError;
 use clap::{Args, Subcommand};
@@ -33,6 +38,14 @@ pub(crate) enum BenchCommand {
     Aggregate(aggregate::AggregateBench),
     /// Measure what failures of a component cost.
     Failures(failures::FailuresBench),
+    /// Measure the time from an upload to the first event.
+    Upload(upload::UploadBench),
+    /// Measure how long events wait while a component is replaced.
+    Replace(replace::ReplaceBench),
+    /// Measure what deployments cost that have nothing to do.
+    Idle(idle::IdleBench),
+    /// Measure what a component costs others that computes for ever, and how soon it is ended.
+    Neighbours(neighbours::NeighboursBench),
 }
 
 /// What every measurement has in common.
@@ -69,6 +82,10 @@ pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::Transform(args) => args.common.json,
         BenchCommand::Aggregate(args) => args.common.json,
         BenchCommand::Failures(args) => args.common.json,
+        BenchCommand::Upload(args) => args.common.json,
+        BenchCommand::Replace(args) => args.common.json,
+        BenchCommand::Idle(args) => args.common.json,
+        BenchCommand::Neighbours(args) => args.common.json,
     };
     let done = match command {
         BenchCommand::Publish(args) => publish::run(args).await,
@@ -77,6 +94,10 @@ pub(crate) async fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::Transform(args) => transform::run(args).await,
         BenchCommand::Aggregate(args) => aggregate::run(args).await,
         BenchCommand::Failures(args) => failures::run(args).await,
+        BenchCommand::Upload(args) => upload::run(args).await,
+        BenchCommand::Replace(args) => replace::run(args).await,
+        BenchCommand::Idle(args) => idle::run(args).await,
+        BenchCommand::Neighbours(args) => neighbours::run(args).await,
     };
     done.map_err(|error| error.told_as_json(json))
 }

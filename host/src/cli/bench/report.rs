@@ -60,6 +60,13 @@ pub(crate) struct Spread {
     pub(crate) most: f64,
 }
 
+impl Spread {
+    /// The same in another unit.
+    pub(crate) fn scaled(self, by: f64) -> Self {
+        Self { median: self.median * by, least: self.least * by, most: self.most * by }
+    }
+}
+
 pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -67,6 +74,17 @@ pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     let middle = values.len() / 2;
     let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
     Some(Spread { median, least, most })
+}
+
+/// The middle one, and between which they are; nothing, if there is none.
+pub(crate) fn cell(spread: Option<Spread>, digits: usize) -> String {
+    spread.map_or("-".to_owned(), |Spread { median, least, most }| {
+        format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
+    })
+}
+
+pub(crate) fn spread_json(spread: Option<Spread>) -> Option<Value> {
+    spread.map(|spread| json!({ "median": spread.median, "least": spread.least, "most": spread.most }))
 }
 
 /// The rounds of one case.
@@ -113,20 +131,17 @@ impl Rows {
     }
 
     fn json(&self) -> Value {
-        let field = |spread: Option<Spread>| {
-            spread.map(|spread| json!({ "median": spread.median, "least": spread.least, "most": spread.most }))
-        };
         json!({
             "case": self.name,
-            "events_per_s": field(self.of(|figures| Some(figures.events_per_s))),
-            "p50_us": field(self.of(|figures| figures.p50_us)),
-            "p99_us": field(self.of(|figures| figures.p99_us)),
-            "p999_us": field(self.of(|figures| figures.p999_us)),
-            "server_cpu_s_per_million": field(self.of(|figures| figures.server_cpu)),
-            "client_cpu_s_per_million": field(self.of(|figures| figures.client_cpu)),
-            "server_peak_memory_mb": field(self.of(|figures| figures.peak_memory_mb)),
-            "bytes_written_per_payload_byte": field(self.of(|figures| figures.written)),
-            "state_mb": field(self.of(|figures| figures.state_mb)),
+            "events_per_s": spread_json(self.of(|figures| Some(figures.events_per_s))),
+            "p50_us": spread_json(self.of(|figures| figures.p50_us)),
+            "p99_us": spread_json(self.of(|figures| figures.p99_us)),
+            "p999_us": spread_json(self.of(|figures| figures.p999_us)),
+            "server_cpu_s_per_million": spread_json(self.of(|figures| figures.server_cpu)),
+            "client_cpu_s_per_million": spread_json(self.of(|figures| figures.client_cpu)),
+            "server_peak_memory_mb": spread_json(self.of(|figures| figures.peak_memory_mb)),
+            "bytes_written_per_payload_byte": spread_json(self.of(|figures| figures.written)),
+            "state_mb": spread_json(self.of(|figures| figures.state_mb)),
         })
     }
 }

@@ -86,6 +86,12 @@ impl Target {
         let _ = self.child.wait();
     }
 
+    /// Ends the server at once, whatever it does.
+    pub(crate) fn kill(mut self) {
+        // One that has ended already is as good.
+        let _ = self.child.kill();
+    }
+
     pub(crate) async fn connect(&self) -> Result<Client, CliError> {
         Ok(Client::connect(&self.address).await?)
     }
@@ -103,6 +109,11 @@ impl Target {
         let folder = self.dir.as_ref().map(|dir| dir.path().join("data"));
         let bytes = folder.and_then(|folder| fs::metadata(folder.join("meta.redb")).ok());
         bytes.map_or(0, |file| file.len())
+    }
+
+    /// What the threads that there are now have used so far.
+    pub(crate) fn threads(&self) -> Threads {
+        Threads::of(self.child.id())
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -149,5 +160,30 @@ impl Usage {
             peak_memory_bytes: field(&read("status"), "VmHWM:") * 1024.0,
             written_bytes: field(&read("io"), "write_bytes:"),
         }
+    }
+}
+
+/// What the threads of a process have used so far, finer than [`Usage`] is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Threads {
+    /// The system counts it in nanoseconds.
+    pub(crate) cpu_s: f64,
+    /// How often one had waited, and went on.
+    pub(crate) wakes: f64,
+}
+
+impl Threads {
+    /// What cannot be read counts as nothing.
+    fn of(process: u32) -> Self {
+        let mut all = Self::default();
+        for thread in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+            let read = |file: &str| fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+            let first = |text: &str| text.split_whitespace().next().and_then(|number| number.parse::<f64>().ok());
+            let status = read("status");
+            let wakes = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            all.cpu_s += first(&read("schedstat")).unwrap_or_default() / 1e9;
+            all.wakes += wakes.and_then(first).unwrap_or_default();
+        }
+        all
     }
 }

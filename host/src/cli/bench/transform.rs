@@ -5,17 +5,15 @@ use crate::cli::bench::BenchCommon;
 use crate::cli::bench::payload;
 use crate::cli::bench::report::{self, Figures, Rows};
 use crate::cli::bench::target::{Target, Usage};
+use crate::cli::bench::upload::upload_as;
 use crate::cli::component::read;
 use crate::cli::out::Out;
 use bytes::Bytes;
 use clap::Args;
 use nodata_client::proto::deploy_request::Role;
 use nodata_client::proto::start_position::{Earliest, Position};
-use nodata_client::proto::upload_component_request::Request;
-use nodata_client::proto::{
-    DeployRequest, DescribeDeploymentRequest, StartPosition, Transform, UploadComponentRequest, UploadComponentStart,
-};
-use nodata_client::{Batch, From, PublisherOptions, TailOptions};
+use nodata_client::proto::{DeployRequest, DescribeDeploymentRequest, StartPosition, Transform};
+use nodata_client::{Batch, Client, From, PublisherOptions, TailOptions};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -156,29 +154,38 @@ pub(crate) fn component(file: &Path) -> Result<Bytes, CliError> {
 
 /// Uploads a component under the name `bench`.
 pub(crate) async fn upload(target: &Target, component: Bytes) -> Result<(), CliError> {
-    let start = Request::Start(UploadComponentStart { name: "bench".to_owned(), ..Default::default() });
-    let chunks = component.chunks(256 << 10).map(|chunk| Request::Chunk(Bytes::copy_from_slice(chunk)));
-    let parts: Vec<UploadComponentRequest> =
-        std::iter::once(start).chain(chunks).map(|part| UploadComponentRequest { request: Some(part) }).collect();
-    let client = target.connect().await?;
-    let mut answers = client.components().upload_component(futures::stream::iter(parts)).await?.into_inner();
-    while answers.message().await?.is_some() {}
+    upload_as(&target.connect().await?, "bench", component).await?;
     Ok(())
 }
 
 /// Deploys it.
 pub(crate) async fn deploy(target: &Target, name: &str, role: Role, config: &[(&str, &str)]) -> Result<(), CliError> {
-    let request = DeployRequest {
+    deploy_component(&target.connect().await?, name, "bench", role, config).await
+}
+
+/// Deploys a component on events from the earliest on.
+pub(crate) async fn deploy_component(
+    client: &Client,
+    name: &str,
+    component: &str,
+    role: Role,
+    config: &[(&str, &str)],
+) -> Result<(), CliError> {
+    let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let request = DeployRequest { config, ..request(name, component, role) };
+    client.deployments().deploy(request).await?;
+    Ok(())
+}
+
+/// Asks for a deployment on events from the earliest on.
+pub(crate) fn request(name: &str, component: &str, role: Role) -> DeployRequest {
+    DeployRequest {
         name: name.to_owned(),
-        component: "bench".to_owned(),
+        component: component.to_owned(),
         role: Some(role),
         from: Some(StartPosition { position: Some(Position::Earliest(Earliest {})) }),
-        from_kept: false,
-        config: config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         ..DeployRequest::default()
-    };
-    target.connect().await?.deployments().deploy(request).await?;
-    Ok(())
+    }
 }
 
 /// Waits until every event has been processed and committed.
