@@ -368,7 +368,9 @@ fn an_author_sees_what_the_file_is_now() {
     for topic in ["in", "out"] {
         server.ok(&["topic", "create", topic]);
     }
-    let put = |of: &str| drop(std::fs::copy(component(of), dir.path().join("mine.wasm")).unwrap());
+    let put = |of: &str| {
+        std::fs::copy(component(of), dir.path().join("mine.wasm")).unwrap();
+    };
     put("copies");
     server.wait_until_it_says("took the component");
     server.ok(&["add-component", "--component", "mine", "--transform", "in:out"]);
