@@ -4,8 +4,8 @@ use crate::api::status::{self, Refusal};
 use crate::deployment::{
     Aggregation, Altered, Begin, Budget, Change, Changed, DeadLetters, DeployRequest, DeployedAs, DeploymentError,
     DeploymentRole, DeploymentSpec, DeploymentView, Deployments, Difference, ErrorPolicy, KeepOrForget, Moved,
-    OnPoison, ResetRequest, Rollout, Shadow, ShadowReport, SharedUsage, StartAt, TaskState, TaskView, UpdateRequest,
-    Usage, Window,
+    OnPoison, Rebuild, ResetRequest, Rollout, Shadow, ShadowReport, SharedUsage, StartAt, TaskState, TaskView,
+    UpdateRequest, Usage, Window,
 };
 use crate::limits::{LOG_LOOK, LOG_MESSAGES, REASON_BYTES_MAX};
 use crate::registry::{ComponentRef, RegistryError};
@@ -104,14 +104,7 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         revision: spec.revision,
         rollout: spec.rollout.as_ref().map(rollout_to_wire),
         shadow: spec.shadow.as_ref().map(shadow_to_wire),
-        rebuild: spec.rebuild.as_ref().map(|rebuild| wire::Rebuild {
-            revision: rebuild.revision.number,
-            component: rebuild.revision.component.clone(),
-            digest: rebuild.revision.digest.clone(),
-            since_timestamp_us: rebuild.since_us,
-            events_left: view.left_to_rebuild,
-            reason: view.trouble_of_rebuild.clone(),
-        }),
+        rebuild: rebuild_to_wire(view),
         budget: Some(budget_to_wire(spec.budget.in_force())),
         budget_asked: Some(budget_to_wire(spec.budget)),
         usage: Some(usage_to_wire(view.usage_of_tasks(), view.usage)),
@@ -127,6 +120,26 @@ fn rollout_to_wire(rollout: &Rollout) -> wire::Rollout {
         probation_us: rollout.probation_us,
         began_timestamp_us: rollout.began_us,
     }
+}
+
+/// A revision that makes its state anew, or that goes on to where the one before ended.
+fn rebuild_to_wire(view: &DeploymentView) -> Option<wire::Rebuild> {
+    let spec = &view.spec;
+    let (revision, component, digest, since_us) = match (&spec.rebuild, &spec.follows) {
+        (Some(Rebuild { revision, since_us, .. }), _) => {
+            (revision.number, &revision.component, &revision.digest, *since_us)
+        }
+        (None, Some(followed)) => (spec.revision, &spec.component, &spec.digest, followed.since_us),
+        (None, None) => return None,
+    };
+    Some(wire::Rebuild {
+        revision,
+        component: component.clone(),
+        digest: digest.clone(),
+        since_timestamp_us: since_us,
+        events_left: view.left_to_rebuild,
+        reason: view.trouble_of_rebuild.clone(),
+    })
 }
 
 fn shadow_to_wire(shadow: &Shadow) -> wire::Shadow {

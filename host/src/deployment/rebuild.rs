@@ -31,6 +31,8 @@ pub struct Rebuild {
 pub struct Followed {
     pub owner: u64,
     pub start: Vec<Offset>,
+    /// When its state began to be made anew.
+    pub since_us: TimestampUs,
 }
 
 /// What a task is told that others work for, or did until a moment ago.
@@ -126,10 +128,14 @@ impl Deployments {
 
     /// Events that are left until the revision that makes its state anew is where the one is that works.
     pub(crate) fn left_to_rebuild(&self, spec: &DeploymentSpec, topic: &Topic) -> u64 {
-        let Some(rebuild) = &spec.rebuild else { return 0 };
+        let (before, after) = match (&spec.rebuild, &spec.follows) {
+            (Some(rebuild), _) => ((spec.owner, &spec.start), (rebuild.owner, &rebuild.start)),
+            (None, Some(followed)) => ((followed.owner, &followed.start), (spec.owner, &spec.start)),
+            (None, None) => return 0,
+        };
         let left = |source: Tp| {
-            let works = self.position_of(spec.owner, &spec.start, source);
-            works.saturating_sub(self.position_of(rebuild.owner, &rebuild.start, source))
+            let until = self.position_of(before.0, before.1, source);
+            until.saturating_sub(self.position_of(after.0, after.1, source))
         };
         spec.sources(topic).map(left).sum()
     }
@@ -153,7 +159,8 @@ impl Deployments {
                 if spec.rebuild.as_ref() != Some(rebuild) || spec.paused {
                     return;
                 }
-                let followed = Followed { owner: spec.owner, start: std::mem::take(&mut spec.start) };
+                let start = std::mem::take(&mut spec.start);
+                let followed = Followed { owner: spec.owner, start, since_us: rebuild.since_us };
                 *spec = spec.clone().with(rebuild.revision.clone());
                 (spec.owner, spec.start) = (rebuild.owner, rebuild.start.clone());
                 (spec.rebuild, spec.follows, spec.shadow) = (None, Some(followed), None);
