@@ -26,7 +26,7 @@ use nodata_log::{
 use nodata_runtime::{
     Extra, GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Program, Runtime, Share,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -140,6 +140,8 @@ pub struct DeploymentsParts {
 pub struct Deployments {
     pub(crate) parts: DeploymentsParts,
     live: Arc<Mutex<BTreeMap<String, Live>>>,
+    /// The entries as they were read last: all are looked at whenever one changes.
+    read: Arc<Mutex<ReadEntries>>,
     /// Moves whenever a task begins or ends, or a deployment is gone.
     moved: watch::Sender<u64>,
     /// Has the supervisor look again although nothing was written.
@@ -151,6 +153,9 @@ pub struct Deployments {
     /// Tasks are reset by one at a time: two would take them over from each other.
     pub(crate) resetting: Arc<tokio::sync::Mutex<()>>,
 }
+
+/// Entries by their keys, each with its version.
+type ReadEntries = HashMap<String, (u64, Arc<DeploymentSpec>)>;
 
 /// A deployment that the supervisor knows.
 pub(crate) struct Live {
@@ -286,6 +291,7 @@ impl Deployments {
         Self {
             parts,
             live: Arc::default(),
+            read: Arc::default(),
             moved: watch::Sender::new(0),
             look: Arc::default(),
             seen: watch::Sender::new(0),
@@ -595,7 +601,19 @@ impl Deployments {
     /// Everything there is an entry for: deployments, and what is kept of some that were deleted.
     pub(crate) async fn entries(&self) -> Result<Vec<Arc<DeploymentSpec>>, LogError> {
         let listed = self.parts.meta.meta_list(SPECS).await?;
-        listed.iter().map(|(key, entry)| DeploymentSpec::read(key, entry).map(Arc::new)).collect()
+        let mut known = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = HashMap::with_capacity(listed.len());
+        let mut specs = Vec::with_capacity(listed.len());
+        for (key, entry) in listed {
+            let spec = match known.get(&key) {
+                Some((version, spec)) if *version == entry.version => spec.clone(),
+                _ => Arc::new(DeploymentSpec::read(&key, &entry)?),
+            };
+            specs.push(spec.clone());
+            read.insert(key, (entry.version, spec));
+        }
+        *known = read;
+        Ok(specs)
     }
 
     pub(crate) async fn specs(&self) -> Result<Vec<Arc<DeploymentSpec>>, LogError> {

@@ -12,7 +12,7 @@ use crate::limits::RESTART_WAIT;
 use crate::secrets::GrantedSecrets;
 use nodata_log::{Change, Expect, LogError, Offset, OwnerId, TaskKey, Topic, Tp};
 use nodata_runtime::{Digest, GuestLog, GuestMetrics, Share, WorkEnded};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
@@ -225,10 +225,10 @@ impl Supervisor {
     fn forget_deleted(&self, specs: &[Arc<DeploymentSpec>]) {
         let mut live = self.deployments.live();
         let before = live.len();
-        let is_running = |owner: u64| self.running.keys().any(|(of, _)| *of == owner);
-        let is_there = |spec: &DeploymentSpec| !spec.is_kept() || is_running(spec.owner);
-        let is_of = |spec: &DeploymentSpec, owner: u64| spec.owners().any(|of| of == owner);
-        live.retain(|_, live| specs.iter().any(|spec| is_of(spec, live.owner) && is_there(spec)));
+        let running: HashSet<u64> = self.running.keys().map(|(owner, _)| *owner).collect();
+        let is_there = |spec: &&Arc<DeploymentSpec>| !spec.is_kept() || spec.owners().any(|of| running.contains(&of));
+        let there: HashSet<u64> = specs.iter().filter(is_there).flat_map(|spec| spec.owners()).collect();
+        live.retain(|_, live| there.contains(&live.owner));
         let has_moved = live.len() != before;
         drop(live);
         if has_moved {

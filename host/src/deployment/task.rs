@@ -631,6 +631,10 @@ impl Task {
                     if hard >= self.search.tries(input.len()) {
                         return Ok(Processed::Failed(input, trouble));
                     }
+                    // Whoever waits for the task to end has waited for one call that came to nothing.
+                    if self.settings.stop.is_cancelled() {
+                        return Ok(Processed::Stopped);
+                    }
                     continue;
                 }
             }

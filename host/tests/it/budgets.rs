@@ -118,6 +118,19 @@ fn a_call_is_held_to_its_budget() {
 }
 
 #[test]
+fn a_pause_waits_for_the_call_in_hand_and_for_no_other() {
+    let server = server();
+    server.deploy("spins", "in:out", &["--call-cpu", "1s"]);
+    server.publish("in", &["a"]);
+    server.wait_until("spins", |described| described["usage"]["cpu_us"].as_u64() > Some(50_000));
+    server.ok(&["deployment", "pause", "spins"]);
+    let log = server.ok(&["deployment", "logs", "spins"]);
+    assert_eq!(log.matches("attempt ").count(), 1, "{log}");
+    let described = server.described("spins");
+    assert_eq!((&described["state"], &described["lag"]), (&json!("paused"), &json!(1)));
+}
+
+#[test]
 fn a_task_has_no_more_state_than_it_may() {
     let mut server = server();
     server.deploy("keeps-state", "in:out", &["--state-bytes", "64kiB"]);

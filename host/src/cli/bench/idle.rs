@@ -9,7 +9,7 @@ use crate::cli::out::{Out, table};
 use bytes::Bytes;
 use clap::Args;
 use nodata_client::proto::deploy_request::Role;
-use nodata_client::proto::{Deployment, DeploymentState, ListDeploymentsRequest, Transform};
+use nodata_client::proto::{Deployment, DeploymentState, DescribeDeploymentRequest, ListDeploymentsRequest, Transform};
 use nodata_client::{Ack, Batch, Client};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -46,6 +46,10 @@ struct Round {
     /// Milliseconds for each of the first and of the last tenth of them.
     first_ms: f64,
     last_ms: f64,
+    /// From the last answer until all of them run.
+    started_ms: f64,
+    /// Processor time of the server until then, for each.
+    deploy_cpu_ms: f64,
     empty_bytes: f64,
     quiet: Idle,
     /// From publishing one event until the last of them has processed it.
@@ -82,6 +86,8 @@ impl Case {
             ["deploying them, s".to_owned(), cell(self.of(|round| round.deploy_s), 2)],
             ["deploying one of the first tenth, ms".to_owned(), cell(self.of(|round| round.first_ms), 2)],
             ["deploying one of the last tenth, ms".to_owned(), cell(self.of(|round| round.last_ms), 2)],
+            ["from the last answer until all run, ms".to_owned(), cell(self.of(|round| round.started_ms), 1)],
+            ["processor time of deploying one, ms".to_owned(), cell(self.of(|round| round.deploy_cpu_ms), 2)],
             ["memory of an empty server, MB".to_owned(), cell(self.of(|round| round.empty_bytes / 1e6), 1)],
         ];
         for (state, is_used) in [("before any event", false), ("after an event", true)] {
@@ -112,6 +118,8 @@ impl Case {
             "deploy_s": spread_json(self.of(|round| round.deploy_s)),
             "deploy_first_ms": spread_json(self.of(|round| round.first_ms)),
             "deploy_last_ms": spread_json(self.of(|round| round.last_ms)),
+            "started_ms": spread_json(self.of(|round| round.started_ms)),
+            "deploy_cpu_ms": spread_json(self.of(|round| round.deploy_cpu_ms)),
             "memory_empty_bytes": spread_json(self.of(|round| round.empty_bytes)),
             "before_any_event": idle(|round| round.quiet),
             "event_ms": spread_json(self.of(|round| round.event_ms)),
@@ -162,7 +170,7 @@ async fn measure(target: &Target, args: &IdleBench, component: Bytes, count: u32
     tokio::time::sleep(SETTLE).await;
     let empty_bytes = target.usage().memory_bytes;
 
-    let begun = Instant::now();
+    let (before, begun) = (target.threads(), Instant::now());
     let mut took = Vec::new();
     for (number, [input, output]) in (0..count).zip(topics.iter().cycle()) {
         let one = Instant::now();
@@ -171,8 +179,10 @@ async fn measure(target: &Target, args: &IdleBench, component: Bytes, count: u32
         deploy(target, &format!("bench-{number}"), role, &[]).await?;
         took.push(one.elapsed().as_secs_f64() * 1e3);
     }
-    wait_for_all(&client, count, |deployment| deployment.state() == DeploymentState::Running).await?;
     let deploy_s = begun.elapsed().as_secs_f64();
+    wait_for_all(&client, count, |deployment| deployment.state() == DeploymentState::Running).await?;
+    let started_ms = (begun.elapsed().as_secs_f64() - deploy_s) * 1e3;
+    let deploy_cpu_ms = target.threads().since(&before).cpu_s * 1e3 / f64::from(count);
     let tenth = (count as usize).div_ceil(10);
     let median = |of: &[f64]| spread(of.iter().copied()).map_or(0.0, |spread| spread.median);
     let (first_ms, last_ms) = (median(&took[..tenth]), median(&took[took.len() - tenth..]));
@@ -195,7 +205,7 @@ async fn measure(target: &Target, args: &IdleBench, component: Bytes, count: u32
         return Err(CliError::failed(format!("{count} deployments had one event each, and {came} came out")));
     }
     let used = idle(target, seconds).await;
-    Ok(Round { deploy_s, first_ms, last_ms, empty_bytes, quiet, event_ms, used })
+    Ok(Round { deploy_s, first_ms, last_ms, started_ms, deploy_cpu_ms, empty_bytes, quiet, event_ms, used })
 }
 
 /// Looks at the server while nothing happens.
@@ -203,12 +213,16 @@ async fn idle(target: &Target, seconds: f64) -> Idle {
     tokio::time::sleep(SETTLE).await;
     let (before, begun) = (target.threads(), Instant::now());
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-    let (after, elapsed) = (target.threads(), begun.elapsed().as_secs_f64());
-    Idle {
-        memory_bytes: target.usage().memory_bytes,
-        cpu: (after.cpu_s - before.cpu_s) / elapsed,
-        wakes_per_s: (after.wakes - before.wakes) / elapsed,
-    }
+    let (used, elapsed) = (target.threads().since(&before), begun.elapsed().as_secs_f64());
+    Idle { memory_bytes: target.usage().memory_bytes, cpu: used.cpu_s / elapsed, wakes_per_s: used.wakes / elapsed }
+}
+
+/// What is wrong with a deployment.
+async fn why(client: &Client, deployment: &Deployment) -> Result<String, CliError> {
+    let request = DescribeDeploymentRequest { name: deployment.name.clone() };
+    let described = client.deployments().describe_deployment(request).await?.into_inner();
+    let reason = described.tasks.into_iter().map(|task| task.reason).find(|reason| !reason.is_empty());
+    Ok(reason.unwrap_or_else(|| "it is over by now".to_owned()))
 }
 
 /// Waits until all deployments are so.
@@ -218,8 +232,15 @@ async fn wait_for_all(client: &Client, count: u32, is_so: impl Fn(&Deployment) -
         let mut request = ListDeploymentsRequest { page_size: 1000, ..Default::default() };
         loop {
             let page = client.deployments().list_deployments(request.clone()).await?.into_inner();
-            if let Some(failed) = page.deployments.iter().find(|known| known.state() == DeploymentState::Failed) {
-                return Err(CliError::failed(format!("deployment {} failed", failed.name)));
+            // All instances together have a bound on their memory: beyond it, the rest would be tried again for ever.
+            let is_in_trouble =
+                |known: &&Deployment| matches!(known.state(), DeploymentState::Failed | DeploymentState::Retrying);
+            if let Some(troubled) = page.deployments.iter().find(is_in_trouble) {
+                return Err(CliError::failed(format!(
+                    "deployment {}: {}",
+                    troubled.name,
+                    why(client, troubled).await?
+                )));
             }
             there += page.deployments.len();
             so += page.deployments.iter().filter(|deployment| is_so(deployment)).count();

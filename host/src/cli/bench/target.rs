@@ -3,6 +3,8 @@
 use crate::cli::CliError;
 use nodata_client::Client;
 use nodata_client::proto::CreateTopicRequest;
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -163,9 +165,13 @@ impl Usage {
     }
 }
 
-/// What the threads of a process have used so far, finer than [`Usage`] is.
+/// What each thread of a process has used so far, finer than [`Usage`] is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Threads(HashMap<OsString, Thread>);
+
+/// What threads have used.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Threads {
+pub(crate) struct Thread {
     /// The system counts it in nanoseconds.
     pub(crate) cpu_s: f64,
     /// How often one had waited, and went on.
@@ -175,15 +181,43 @@ pub(crate) struct Threads {
 impl Threads {
     /// What cannot be read counts as nothing.
     fn of(process: u32) -> Self {
-        let mut all = Self::default();
-        for thread in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
-            let read = |file: &str| fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+        let thread = |dir: fs::DirEntry| {
+            let read = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap_or_default();
             let first = |text: &str| text.split_whitespace().next().and_then(|number| number.parse::<f64>().ok());
             let status = read("status");
             let wakes = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-            all.cpu_s += first(&read("schedstat")).unwrap_or_default() / 1e9;
-            all.wakes += wakes.and_then(first).unwrap_or_default();
-        }
-        all
+            let cpu_s = first(&read("schedstat")).unwrap_or_default() / 1e9;
+            (dir.file_name(), Thread { cpu_s, wakes: wakes.and_then(first).unwrap_or_default() })
+        };
+        let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+        Self(threads.map(thread).collect())
+    }
+
+    /// What all of them have used since. One that has ended meanwhile is not seen any more, and what it had before is not taken off.
+    pub(crate) fn since(&self, before: &Self) -> Thread {
+        self.0.iter().fold(Thread::default(), |all, (id, now)| {
+            let then = before.0.get(id).copied().unwrap_or_default();
+            Thread { cpu_s: all.cpu_s + now.cpu_s - then.cpu_s, wakes: all.wakes + now.wakes - then.wakes }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_ends_takes_nothing_with_it() {
+        let of = |threads: &[(&str, f64)]| {
+            let thread = |&(id, wakes): &(&str, f64)| (OsString::from(id), Thread { cpu_s: wakes / 8.0, wakes });
+            Threads(threads.iter().map(thread).collect())
+        };
+        let used = of(&[("1", 14.0), ("3", 2.0)]).since(&of(&[("1", 10.0), ("2", 100.0)]));
+        assert_eq!((used.cpu_s, used.wakes), (0.75, 6.0));
+        // This one works now.
+        let before = Threads::of(std::process::id());
+        let end = std::time::Instant::now() + Duration::from_millis(20);
+        while std::time::Instant::now() < end {}
+        assert!(Threads::of(std::process::id()).since(&before).cpu_s > 0.0);
     }
 }
