@@ -7,6 +7,7 @@ use crate::limits::UPLOAD_CHUNK_BYTES;
 use crate::registry::{ComponentRef, label};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use futures::Stream;
 use nodata_client::Client;
 use nodata_client::proto::pull_component_response::Answer as Pulled;
 use nodata_client::proto::upload_component_request::Request;
@@ -210,6 +211,18 @@ pub(crate) fn read(file: &Path) -> Result<Bytes, CliError> {
     Ok(std::fs::read(file).map_err(failed)?.into())
 }
 
+/// The messages of an upload.
+pub(crate) fn upload_parts(
+    start: UploadComponentStart,
+    file: &Bytes,
+) -> impl Stream<Item = UploadComponentRequest> + use<> {
+    let chunk = |at: usize| Request::Chunk(file.slice(at..(at + UPLOAD_CHUNK_BYTES).min(file.len())));
+    let chunks = (0..file.len()).step_by(UPLOAD_CHUNK_BYTES).map(chunk);
+    let parts = std::iter::once(Request::Start(start)).chain(chunks);
+    let parts = parts.map(|part| UploadComponentRequest { request: Some(part) });
+    futures::stream::iter(parts.collect::<Vec<_>>())
+}
+
 /// Uploads a component, and shows what the server does about it.
 pub(crate) async fn upload(
     client: &Client,
@@ -219,12 +232,7 @@ pub(crate) async fn upload(
     common: &Common,
 ) -> Result<Component, CliError> {
     let wait = ComponentWait::new(name, &format!("uploading {}", bytes(file.len() as u64)), common);
-    let start = UploadComponentRequest { request: Some(Request::Start(about.start(name)?)) };
-    let chunks = (0..file.len()).step_by(UPLOAD_CHUNK_BYTES).map(move |at| {
-        let chunk = file.slice(at..(at + UPLOAD_CHUNK_BYTES).min(file.len()));
-        UploadComponentRequest { request: Some(Request::Chunk(chunk)) }
-    });
-    let parts = futures::stream::iter(std::iter::once(start).chain(chunks.collect::<Vec<_>>()));
+    let parts = upload_parts(about.start(name)?, &file);
     let mut answers = client.components().upload_component(parts).await?.into_inner();
     while let Some(answer) = answers.message().await? {
         match answer.answer {

@@ -4,7 +4,7 @@ use crate::cli::add_component::{grant, pair, policy, position, secret, tick, uni
 use crate::cli::budget::BudgetArgs;
 use crate::cli::component::{AboutArgs, read, short, split, upload};
 use crate::cli::deployment::{history_line, to_json};
-use crate::cli::out::count;
+use crate::cli::out::{Out, count};
 use crate::cli::{CliError, Common};
 use crate::limits::WAIT_LOOK;
 use clap::Args;
@@ -159,7 +159,7 @@ pub(crate) async fn update(args: UpdateArgs) -> Result<(), CliError> {
         });
     }
     let revision = deployment.rebuild.as_ref().map_or(deployment.revision, |rebuild| rebuild.revision);
-    let outcome = wait(&client, &args.name, revision).await?;
+    let outcome = wait(&client, &args.name, revision, args.common.out()).await?;
     let now = outcome.deployment.clone().unwrap_or_default();
     let last = outcome.history.iter().rev().find(|change| change.kind() != ChangeKind::Updated);
     if now.revision != revision {
@@ -198,7 +198,7 @@ async fn described(client: &Client, name: &str) -> Result<DescribeDeploymentResp
 }
 
 /// Waits until an update is over, and says on standard error how it goes.
-async fn wait(client: &Client, name: &str, revision: u32) -> Result<DescribeDeploymentResponse, CliError> {
+async fn wait(client: &Client, name: &str, revision: u32, out: Out) -> Result<DescribeDeploymentResponse, CliError> {
     let mut said = String::new();
     loop {
         let now = described(client, name).await?;
@@ -208,7 +208,7 @@ async fn wait(client: &Client, name: &str, revision: u32) -> Result<DescribeDepl
             let left = count(rebuild.events_left);
             let says = format!("{name}: revision {revision} makes its state anew, {left} events are left{trouble}");
             if says != said {
-                eprint_line(&says);
+                out.say(&says);
                 said = says;
             }
             tokio::time::sleep(WAIT_LOOK).await;
@@ -226,15 +226,9 @@ async fn wait(client: &Client, name: &str, revision: u32) -> Result<DescribeDepl
             now.tasks.len()
         );
         if says != said {
-            eprint_line(&says);
+            out.say(&says);
             said = says;
         }
         tokio::time::sleep(WAIT_LOOK).await;
     }
-}
-
-fn eprint_line(text: &str) {
-    use std::io::Write as _;
-    // There is nowhere left to say that this failed.
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -6,7 +6,7 @@ use crate::deployment::aggregate::Aggregation;
 use crate::deployment::budget::Budget;
 use crate::deployment::error::DeploymentError;
 use crate::deployment::parts::PartsTopic;
-use crate::deployment::revision::Changed;
+use crate::deployment::revision::{Changed, Revision};
 use crate::deployment::rollout::Aside;
 use crate::deployment::spec::{
     DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, spec_key,
@@ -255,20 +255,17 @@ pub(crate) fn tick_of(program: &Program, spec: &DeploymentSpec) -> Result<Option
     }
 }
 
-fn check_count(what: &'static str, count: usize, max: usize) -> Result<(), DeploymentError> {
-    if count > max { Err(DeploymentError::TooMuch { what, count, max }) } else { Ok(()) }
+/// Checks that a component can be deployed so.
+pub(crate) fn check_role(role: DeploymentRole, component: &str, roles: Vec<String>) -> Result<(), DeploymentError> {
+    let role = role.of_component().world();
+    if roles.iter().any(|known| known == role) {
+        return Ok(());
+    }
+    Err(DeploymentError::Role { component: component.to_owned(), role, roles })
 }
 
-/// Checks that a component is not given too much.
-pub(crate) fn check_given(
-    config: &BTreeMap<String, String>,
-    allow_http: &[String],
-    secrets: &BTreeMap<String, String>,
-) -> Result<(), DeploymentError> {
-    let config_bytes = config.iter().map(|(key, value)| key.len() + value.len()).sum();
-    check_count("bytes of configuration", config_bytes, CONFIG_BYTES_MAX)?;
-    check_count("HTTP grants", allow_http.len(), HTTP_GRANTS_MAX)?;
-    check_count("secrets", secrets.len(), SECRETS_GRANTED_MAX)
+fn check_count(what: &'static str, count: usize, max: usize) -> Result<(), DeploymentError> {
+    if count > max { Err(DeploymentError::TooMuch { what, count, max }) } else { Ok(()) }
 }
 
 /// Each in the one way it is written.
@@ -318,6 +315,23 @@ impl Deployments {
         self.seen.send_replace(version);
     }
 
+    /// Checks that a component is not given too much, and only secrets that there are.
+    pub(crate) fn check_given(
+        &self,
+        config: &BTreeMap<String, String>,
+        allow_http: &[String],
+        secrets: &BTreeMap<String, String>,
+    ) -> Result<(), DeploymentError> {
+        let config_bytes = config.iter().map(|(key, value)| key.len() + value.len()).sum();
+        check_count("bytes of configuration", config_bytes, CONFIG_BYTES_MAX)?;
+        check_count("HTTP grants", allow_http.len(), HTTP_GRANTS_MAX)?;
+        check_count("secrets", secrets.len(), SECRETS_GRANTED_MAX)?;
+        for secret in secrets.values() {
+            self.parts.secrets.check(&Name::new(secret)?)?;
+        }
+        Ok(())
+    }
+
     /// Makes a deployment. Where it begins is decided here.
     pub async fn deploy(&self, request: DeployRequest) -> Result<DeploymentView, DeploymentError> {
         let DeployRequest {
@@ -347,21 +361,15 @@ impl Deployments {
             }
         };
         let name = DeploymentSpec::check_name(&name)?;
-        check_given(&config, &allow_http, &secrets)?;
+        self.check_given(&config, &allow_http, &secrets)?;
         check_count("ports", outputs.len(), PORTS_MAX)?;
         let allow_http = http_grants(&allow_http)?;
         let budget = budget.check()?;
-        for secret in secrets.values() {
-            self.parts.secrets.check(&Name::new(secret)?)?;
-        }
         let topic = self.wired(role, &input, &outputs, create_topics)?;
         // Until the entry of the deployment says so, only this says that the version is needed.
         let (component, _needed) = self.parts.registry.hold(&component).await?;
         let ComponentEntry { name: component, digest, roles, .. } = component;
-        let world = role.of_component().world();
-        if !roles.iter().any(|role| role == world) {
-            return Err(DeploymentError::Role { component, role: world, roles });
-        }
+        check_role(role, &component, roles)?;
         let mut spec = DeploymentSpec {
             name: name.to_string(),
             owner: (self.parts.chance)(),
@@ -370,8 +378,6 @@ impl Deployments {
             digest,
             role,
             aggregation,
-            parts: None,
-            start: Vec::new(),
             input,
             input_id: topic.as_ref().map_or(0, |topic| topic.id.0),
             outputs,
@@ -382,17 +388,8 @@ impl Deployments {
             on_error,
             tick_us,
             created_us: self.parts.clock.now_us(),
-            paused: false,
-            replay: None,
-            kept_us: None,
             newest_revision: 1,
-            rollout: None,
-            shadow: None,
-            rebuild: None,
-            follows: None,
-            forgotten: Vec::new(),
-            history: Vec::new(),
-            deleting: false,
+            ..DeploymentSpec::default()
         };
         spec.has_changed(spec.created_us, Changed::Deployed, "");
         let kept = self.kept(&spec.name).await?;
@@ -667,6 +664,18 @@ impl Deployments {
         .await
     }
 
+    /// The same, where a deployment that is gone, or on its way out, is let be.
+    pub(crate) async fn change_if_there(
+        &self,
+        name: &str,
+        change: impl Fn(&mut DeploymentSpec),
+    ) -> Result<(), LogError> {
+        match self.change(name, change).await {
+            Err(DeploymentError::Log(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     async fn change_entry(
         &self,
         name: &str,
@@ -762,11 +771,10 @@ impl Deployments {
         // What is on its way to the disk counts already.
         self.parts.log.barrier()?.await?;
         let mut needing = Vec::new();
+        let earlier = self.all_revisions().await?;
         for spec in self.entries().await? {
-            let earlier = self.revisions(&spec.name).await?;
-            let earlier =
-                earlier.values().find(|earlier| (&*earlier.component, &*earlier.digest) == (component, digest));
-            match earlier {
+            let is_it = |of: &str, revision: &Revision| of == spec.name && revision.is_of(component, digest);
+            match earlier.iter().find(|(of, revision)| is_it(of, revision)).map(|(_, revision)| revision) {
                 _ if spec.needs(component, digest) && spec.is_kept() => needing.push(format!("{} (kept)", spec.name)),
                 _ if spec.needs(component, digest) => needing.push(spec.name.clone()),
                 Some(earlier) => needing.push(format!("{} (revision {}, to go back to)", spec.name, earlier.number)),

@@ -105,8 +105,7 @@ impl Deployments {
         let mut new = spec;
         new.newest_revision = tried.revision;
         let revision = tried.as_revision();
-        let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-        let what = format!("revision {}, {} ({}){why}", revision.number, revision.component, revision.digest);
+        let what = revision.said(why);
         new.rebuild = Some(Rebuild { revision, owner: (self.parts.chance)(), start, since_us });
         new.has_changed(since_us, Changed::Rebuilding, &what);
         self.put_changed(&new, version).await?;
@@ -166,7 +165,7 @@ impl Deployments {
                 (spec.rebuild, spec.follows, spec.shadow) = (None, Some(followed), None);
                 spec.has_changed(now_us, Changed::Rebuilt, "");
             };
-            return self.change_or_let_be(&spec.name, change).await;
+            self.change_if_there(&spec.name, change).await?;
         }
         if let Some(followed) = &spec.follows {
             let is_there = |source: Tp| {
@@ -181,7 +180,7 @@ impl Deployments {
                     spec.forgotten.push(followed.owner);
                 }
             };
-            return self.change_or_let_be(&spec.name, change).await;
+            self.change_if_there(&spec.name, change).await?;
         }
         Ok(None)
     }
@@ -195,26 +194,13 @@ impl Deployments {
                 spec.has_changed(now_us, what, &format!("revision {}: {why}", rebuild.revision.number));
             }
         };
-        self.change_or_let_be(name, change).await.map(drop)
+        self.change_if_there(name, change).await
     }
 
     /// Positions and state of those who work for nobody any more are gone.
     pub(crate) async fn has_forgotten(&self, name: &str, owner: u64) -> Result<(), LogError> {
         self.parts.log.forget_owner(OwnerId(owner))?.await?;
         let change = |spec: &mut DeploymentSpec| spec.forgotten.retain(|other| *other != owner);
-        self.change_or_let_be(name, change).await.map(drop)
-    }
-
-    /// Changes a deployment, if it is there still.
-    async fn change_or_let_be(
-        &self,
-        name: &str,
-        change: impl Fn(&mut DeploymentSpec),
-    ) -> Result<Option<Duration>, LogError> {
-        match self.change(name, change).await {
-            Ok(_) => Ok(None),
-            Err(DeploymentError::Log(error)) => Err(error),
-            Err(_) => Ok(None),
-        }
+        self.change_if_there(name, change).await
     }
 }

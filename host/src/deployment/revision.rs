@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Keys of earlier revisions.
-const REVISIONS: &str = "deployment-revision/";
+pub(crate) const REVISIONS: &str = "deployment-revision/";
 
 /// What an update changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,17 @@ pub struct Revision {
 }
 
 impl Revision {
+    /// Whether it needs a version of a component.
+    pub(crate) fn is_of(&self, component: &str, digest: &str) -> bool {
+        (self.component.as_str(), self.digest.as_str()) == (component, digest)
+    }
+
+    /// For the history.
+    pub(crate) fn said(&self, why: &str) -> String {
+        let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+        format!("revision {}, {} ({}){why}", self.number, self.component, self.digest)
+    }
+
     /// The same but for its number.
     pub(crate) fn is_as(&self, other: &Self) -> bool {
         *self == Self { number: self.number, ..other.clone() }

@@ -4,12 +4,14 @@
 use crate::deployment::control::{Deployments, Live};
 use crate::deployment::error::DeploymentError;
 use crate::deployment::revision::Rollout;
-use crate::deployment::spec::{DeploymentRole, DeploymentSpec};
+use crate::deployment::spec::DeploymentSpec;
 use crate::deployment::status::TaskState;
+use crate::deployment::task::granted;
 use crate::limits::PROBATION_LOOK;
 use crate::secrets::GrantedSecrets;
-use nodata_log::{LogError, Topic};
-use nodata_runtime::{HttpClient, HttpGrant, Program};
+use bytes::Bytes;
+use nodata_log::{Clock, Log, LogError, TaskKey, Topic};
+use nodata_runtime::{CallError, Extra, GuestLog, HttpClient, HttpGrant, Instance, InstanceSettings, Port, Program};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,8 +22,36 @@ pub(crate) struct Aside {
     pub(crate) spec: DeploymentSpec,
     pub(crate) program: Program,
     pub(crate) secrets: GrantedSecrets,
-    /// For requests that change nothing.
+    /// For the requests that it may send.
     pub(crate) http: Option<HttpClient>,
+}
+
+/// What instances read, and what time it is there.
+pub(crate) struct Place {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Aside {
+    /// Starts an instance that has the state of a task, and writes none. What it prints is heard by nobody.
+    pub(crate) async fn start(
+        &self,
+        place: Place,
+        task: TaskKey,
+        ports: &Arc<[Port]>,
+        memory: Option<(Bytes, &str)>,
+    ) -> Result<Instance, CallError> {
+        let Place { log, clock } = place;
+        let said = Arc::new(GuestLog::new(clock));
+        let (secrets, ports) = (self.secrets.read(), ports.clone());
+        let deployment = granted(&self.spec, secrets, ports, said, Arc::default(), self.http.clone());
+        let role = self.spec.role.of_component();
+        let mut instance = self.program.instantiate(InstanceSettings { role, deployment, task, log }).await?;
+        if let Some((saved, saved_by)) = memory.filter(|_| self.program.has(Extra::Snapshot)) {
+            instance.restore(saved, saved_by).await?;
+        }
+        Ok(instance)
+    }
 }
 
 /// What a task is told whose revision has just taken over.
@@ -35,7 +65,7 @@ pub(crate) struct Probation {
 }
 
 impl Deployments {
-    /// A revision that works for nobody, of a deployment.
+    /// A revision that works for nobody, of a deployment. It may send requests that change nothing.
     pub(crate) async fn aside(&self, spec: DeploymentSpec) -> Result<Aside, DeploymentError> {
         let program = self.load(&spec).await?;
         let secrets = GrantedSecrets::new(self.parts.secrets.clone(), spec.secrets.clone());
@@ -53,8 +83,7 @@ impl Deployments {
         let Some(rollout) = &spec.rollout else { return Ok(None) };
         let before = self.aside(spec.as_run().with(rollout.from.clone())).await?;
         let has_effects = before.spec.http_grants().iter().any(|grant| grant.reading().as_ref() != Some(grant));
-        let answers = matches!(spec.role, DeploymentRole::Transform | DeploymentRole::Aggregate);
-        let may_ask = answers && !has_effects;
+        let may_ask = spec.role.is_seen() && !has_effects;
         Ok(Some(Arc::new(Probation { before, may_ask, was_well: rollout.was_well, over })))
     }
 
@@ -65,18 +94,11 @@ impl Deployments {
             Some(live) => left_of(rollout, live, spec, topic),
             None => None,
         };
-        match left {
-            Some(Duration::ZERO) => {
-                match self.go_on(&spec.name, rollout, spec.revision).await {
-                    Ok(()) => Ok(None),
-                    Err(DeploymentError::Log(error)) => Err(error),
-                    // It is gone, or on its way out.
-                    Err(_) => Ok(None),
-                }
-            }
-            Some(left) => Ok(Some(left)),
-            None => Ok(Some(PROBATION_LOOK)),
+        if left == Some(Duration::ZERO) {
+            self.go_on(&spec.name, rollout, spec.revision).await?;
+            return Ok(None);
         }
+        Ok(left.or(Some(PROBATION_LOOK)))
     }
 }
 

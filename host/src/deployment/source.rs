@@ -222,7 +222,7 @@ impl SourceTask {
         let attempts = self.failures;
         self.settings.note(&format!("attempt {attempts}: {reason}"));
         if attempts >= if may_pass { PROBATION_RETRIES } else { SOURCE_TRIES }
-            && self.settings.probation.as_ref().is_some_and(|of| of.was_well && !of.over.is_cancelled())
+            && self.settings.in_probation().is_some_and(|probation| probation.was_well)
         {
             return Err(TaskEnd::Unfit(reason));
         }

@@ -31,6 +31,11 @@ pub enum DeploymentRole {
 }
 
 impl DeploymentRole {
+    /// Whether what a component does is seen in its outputs and its state, and nowhere else.
+    pub(crate) fn is_seen(self) -> bool {
+        matches!(self, DeploymentRole::Transform | DeploymentRole::Aggregate)
+    }
+
     pub(crate) fn of_component(self) -> Role {
         match self {
             DeploymentRole::Transform => Role::Transform,
@@ -70,7 +75,7 @@ pub struct Replay {
 }
 
 /// What should run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploymentSpec {
     pub name: String,
     /// Names positions and state in the log. Never used again.
@@ -210,8 +215,7 @@ impl DeploymentSpec {
 
     /// Whether it needs a version of a component.
     pub(crate) fn needs(&self, component: &str, digest: &str) -> bool {
-        let is_it =
-            |revision: &Revision| (revision.component.as_str(), revision.digest.as_str()) == (component, digest);
+        let is_it = |revision: &Revision| revision.is_of(component, digest);
         (self.component.as_str(), self.digest.as_str()) == (component, digest)
             || self.rollout.as_ref().is_some_and(|rollout| is_it(&rollout.from))
             || self.shadow.as_ref().is_some_and(|shadow| is_it(&shadow.revision))
@@ -310,37 +314,6 @@ fn damaged(key: &str, error: &serde_json::Error) -> LogError {
 impl DeploymentSpec {
     /// One that a test completes.
     pub(crate) fn nothing() -> Self {
-        Self {
-            name: String::new(),
-            owner: 0,
-            revision: 1,
-            component: String::new(),
-            digest: String::new(),
-            role: DeploymentRole::default(),
-            input: String::new(),
-            input_id: 0,
-            aggregation: None,
-            parts: None,
-            tick_us: None,
-            outputs: BTreeMap::new(),
-            config: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            allow_http: Vec::new(),
-            budget: Budget::default(),
-            on_error: ErrorPolicy::default(),
-            start: Vec::new(),
-            created_us: 0,
-            paused: false,
-            replay: None,
-            kept_us: None,
-            newest_revision: 1,
-            rollout: None,
-            shadow: None,
-            rebuild: None,
-            follows: None,
-            forgotten: Vec::new(),
-            history: Vec::new(),
-            deleting: false,
-        }
+        Self { revision: 1, newest_revision: 1, ..Self::default() }
     }
 }

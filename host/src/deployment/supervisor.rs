@@ -1,7 +1,6 @@
 //! Makes true what should run: compares the entries in the log with the tasks there are, whenever either changes.
 
 use crate::deployment::control::{Deployments, DeploymentsParts, Live, LiveTask};
-use crate::deployment::error::DeploymentError;
 use crate::deployment::revision::Changed;
 use crate::deployment::source::SourceTask;
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, TOGETHER, TaskFailure, failure_key};
@@ -111,7 +110,9 @@ impl Supervisor {
             let Ok(topic) = self.deployments.parts.log.topic_by_id(spec.input_id()) else { continue };
             self.rebuild(&spec, &topic);
             let followed = spec.follows.as_ref().map(|followed| followed.owner);
-            followed.map(|owner| self.stop_owner(owner));
+            if let Some(owner) = followed {
+                self.stop_owner(owner);
+            }
             let new = Arc::new(spec.as_run());
             let old = spec.rollout.as_ref().map(|rollout| Arc::new(spec.as_run().with(rollout.from.clone())));
             for tp in spec.sources(&topic) {
@@ -444,10 +445,9 @@ impl Supervisor {
             "state could not be made anew because the component failed"
         );
         while let Err(error) = self.deployments.drop_rebuild(name, owner, Changed::RebuildEnded, reason).await {
-            if matches!(error, LogError::Stopping | LogError::Failed { .. }) {
+            if !tries_again(name, "the end of a rebuild", error).await {
                 return;
             }
-            tokio::time::sleep(RESTART_WAIT).await;
         }
     }
 
@@ -465,12 +465,9 @@ impl Supervisor {
             live.guest_log.note(partition & !TOGETHER, &note);
         }
         while let Err(error) = self.deployments.fall_back(name, owner, revision, reason).await {
-            let DeploymentError::Log(error) = error else { return };
-            if matches!(error, LogError::Stopping | LogError::Failed { .. }) {
+            if !tries_again(name, "the end of an update", error).await {
                 return;
             }
-            tracing::warn!(deployment = name, %error, "the end of an update could not be written down; trying again");
-            tokio::time::sleep(RESTART_WAIT).await;
         }
     }
 
@@ -486,23 +483,27 @@ impl Supervisor {
             live.guest_log.note(partition & !TOGETHER, &format!("the task is paused: {}", failure.reason));
         }
         let key = failure_key(name, partition);
-        loop {
-            let put = failure
-                .to_bytes(&key)
-                .and_then(|bytes| self.deployments.parts.meta.meta_put(&key, Expect::Any, Some(bytes)));
-            let written = match put {
-                Ok(put) => put.await,
-                Err(error) => Err(error),
-            };
-            match written {
-                Ok(_) | Err(LogError::Stopping | LogError::Failed { .. }) => return,
-                Err(error) => {
-                    tracing::warn!(deployment = name, partition, %error, "a failure could not be written down; trying again");
-                    tokio::time::sleep(RESTART_WAIT).await;
-                }
+        while let Err(error) = self.put_failure(&key, &failure).await {
+            if !tries_again(name, "a failure", error).await {
+                return;
             }
         }
     }
+
+    async fn put_failure(&self, key: &str, failure: &TaskFailure) -> Result<(), LogError> {
+        let bytes = failure.to_bytes(key)?;
+        self.deployments.parts.meta.meta_put(key, Expect::Any, Some(bytes))?.await.map(drop)
+    }
+}
+
+/// Whether something that must be written down is to be written once more, which it is a while after it could not be.
+async fn tries_again(deployment: &str, what: &str, error: LogError) -> bool {
+    if matches!(error, LogError::Stopping | LogError::Failed { .. }) {
+        return false;
+    }
+    tracing::warn!(deployment, %error, "{what} could not be written down; trying again");
+    tokio::time::sleep(RESTART_WAIT).await;
+    true
 }
 
 /// Until some moment; for ever, if there is none.

@@ -5,23 +5,23 @@
 
 use crate::deployment::budget::Budget;
 use crate::deployment::control::{
-    DeploymentView, Deployments, StartAt, check_given, groups_in_several, http_grants, tick_of,
+    DeploymentView, Deployments, DeploymentsParts, StartAt, check_role, groups_in_several, http_grants, tick_of,
 };
 use crate::deployment::error::DeploymentError;
 use crate::deployment::memory::Memory;
 use crate::deployment::outputs::Outputs;
-use crate::deployment::revision::{Changed, Revision, Rollout, Shadow, revision_key, revisions_prefix};
+use crate::deployment::revision::{Changed, REVISIONS, Revision, Rollout, Shadow, revision_key, revisions_prefix};
+use crate::deployment::rollout::{Aside, Place};
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, ErrorPolicy};
 use crate::deployment::status::TaskState;
-use crate::deployment::task::granted;
 use crate::deployment::windows::Window;
 use crate::deployment::wiring::check_ports;
 use crate::limits::{GROUPS_TRIED, PROBATION, PROBATION_MAX, REVISIONS_MAX};
 use crate::registry::{ComponentEntry, ComponentRef, Hold};
 use crate::secrets::GrantedSecrets;
 use bytes::Bytes;
-use nodata_log::{Expect, LogError, Name, TaskKey};
-use nodata_runtime::{CallError, Extra, GuestLog, InstanceSettings, Program};
+use nodata_log::{Expect, LogError, TaskKey};
+use nodata_runtime::{CallError, Extra, Program};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -86,12 +86,12 @@ impl Deployments {
         let canary = canary.map(|partitions| self.check_canary(&spec, partitions)).transpose()?;
         let (is_shadow, rebuild, why) = (request.shadow, request.rebuild, request.why.clone());
         let no_way_back = *no_way_back || probation_us == 0 || is_shadow;
-        let answers = matches!(spec.role, DeploymentRole::Transform | DeploymentRole::Aggregate);
-        if is_shadow && !answers {
-            return Err(DeploymentError::ShadowRole { role: spec.role.of_component().world() });
+        let role = spec.role.of_component().world();
+        if is_shadow && !spec.role.is_seen() {
+            return Err(DeploymentError::ShadowRole { role });
         }
-        if rebuild.is_some() && !answers {
-            return Err(DeploymentError::RebuildRole { role: spec.role.of_component().world() });
+        if rebuild.is_some() && !spec.role.is_seen() {
+            return Err(DeploymentError::RebuildRole { role });
         }
         let (revision, _needed) = self.revised(&spec, request).await?;
         // The same revision may make its state anew, too.
@@ -171,8 +171,7 @@ impl Deployments {
         let mut new = spec;
         new.newest_revision = tried.revision;
         let revision = tried.as_revision();
-        let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-        let what = format!("revision {}, {} ({}){why}", revision.number, revision.component, revision.digest);
+        let what = revision.said(why);
         new.shadow = Some(Shadow { revision, since_us });
         new.has_changed(since_us, Changed::Shadowed, &what);
         self.put_changed(&new, version).await?;
@@ -234,10 +233,7 @@ impl Deployments {
             let (entry, hold) = self.parts.registry.hold(component).await?;
             needed = Some(hold);
             let ComponentEntry { name: component, digest, roles, .. } = entry;
-            let world = spec.role.of_component().world();
-            if !roles.iter().any(|role| role == world) {
-                return Err(DeploymentError::Role { component, role: world, roles });
-            }
+            check_role(spec.role, &component, roles)?;
             (new.component, new.digest) = (component, digest);
         }
         new.number = spec.newest_revision.max(spec.revision) + 1;
@@ -253,10 +249,7 @@ impl Deployments {
         new.budget = request.budget.or(new.budget).check()?;
         new.on_error = request.on_error.unwrap_or(new.on_error);
         new.tick_us = request.tick_us.or(new.tick_us);
-        check_given(&new.config, &new.allow_http, &new.secrets)?;
-        for secret in new.secrets.values() {
-            self.parts.secrets.check(&Name::new(secret)?)?;
-        }
+        self.check_given(&new.config, &new.allow_http, &new.secrets)?;
         Ok((new, needed))
     }
 
@@ -350,19 +343,19 @@ impl Deployments {
         task: TaskKey,
         memory: Option<(Bytes, &str)>,
     ) -> Result<Result<Option<Bytes>, CallError>, DeploymentError> {
-        let log = Arc::new(GuestLog::new(self.parts.clock.clone()));
-        let secrets = GrantedSecrets::new(self.parts.secrets.clone(), spec.secrets.clone()).read();
-        let ports = Outputs::of(spec, &*self.parts.log)?.ports;
-        let http = self.parts.runtime.http_client(&spec.http_grants());
-        let deployment = granted(spec, secrets, ports, log, Arc::default(), http);
-        let role = spec.role.of_component();
-        let settings = InstanceSettings { role, deployment, task, log: self.parts.log.clone() };
-        let (program, memory) = (program.clone(), memory.map(|(saved, by)| (saved, by.to_owned())));
-        let tried = self.parts.runtime.spawn(&self.share_of(&spec.name), async move {
-            let mut instance = program.instantiate(settings).await?;
-            if let Some((saved, by)) = memory {
-                instance.restore(saved, &by).await?;
-            }
+        let DeploymentsParts { log, clock, runtime, secrets, .. } = &self.parts;
+        let aside = Aside {
+            spec: spec.clone(),
+            program: program.clone(),
+            secrets: GrantedSecrets::new(secrets.clone(), spec.secrets.clone()),
+            http: runtime.http_client(&spec.http_grants()),
+        };
+        let ports = Outputs::of(spec, &**log)?.ports;
+        let place = Place { log: log.clone(), clock: clock.clone() };
+        let memory = memory.map(|(saved, by)| (saved, by.to_owned()));
+        let tried = runtime.spawn(&self.share_of(&spec.name), async move {
+            let memory = memory.as_ref().map(|(saved, by)| (saved.clone(), by.as_str()));
+            let mut instance = aside.start(place, task, &ports, memory).await?;
             let saved = instance.save_aside().await?;
             drop(instance.let_go().await);
             Ok(saved)
@@ -395,10 +388,21 @@ impl Deployments {
         self.parts.meta.meta_put(&key, Expect::Any, Some(revision.to_bytes(&key)?))?.await.map(drop)
     }
 
-    pub(crate) async fn revisions(&self, deployment: &str) -> Result<BTreeMap<u32, Revision>, LogError> {
+    /// The earlier revisions of a deployment, by number.
+    async fn revisions(&self, deployment: &str) -> Result<BTreeMap<u32, Revision>, LogError> {
         let listed = self.parts.meta.meta_list(&revisions_prefix(deployment)).await?;
         let read = listed.iter().map(|(key, entry)| Revision::read(key, entry).map(|found| (found.number, found)));
         read.collect()
+    }
+
+    /// The earlier revisions of all deployments, with their names.
+    pub(crate) async fn all_revisions(&self) -> Result<Vec<(String, Revision)>, LogError> {
+        let mut all = Vec::new();
+        for (key, entry) in self.parts.meta.meta_list(REVISIONS).await? {
+            let name = key.strip_prefix(REVISIONS).and_then(|path| path.rsplit_once('/')).map(|(name, _)| name);
+            all.push((name.unwrap_or_default().to_owned(), Revision::read(&key, &entry)?));
+        }
+        Ok(all)
     }
 
     async fn earlier_revision(&self, spec: &DeploymentSpec, to: Option<u32>) -> Result<Revision, DeploymentError> {
@@ -436,13 +440,7 @@ impl Deployments {
     }
 
     /// An update failed where the revision of before did not: that one works again.
-    pub(crate) async fn fall_back(
-        &self,
-        name: &str,
-        owner: u64,
-        revision: u32,
-        why: &str,
-    ) -> Result<(), DeploymentError> {
+    pub(crate) async fn fall_back(&self, name: &str, owner: u64, revision: u32, why: &str) -> Result<(), LogError> {
         let now_us = self.parts.clock.now_us();
         let change = |spec: &mut DeploymentSpec| {
             if spec.owner != owner || spec.revision != revision {
@@ -452,11 +450,11 @@ impl Deployments {
             *spec = spec.clone().with(rollout.from);
             spec.has_changed(now_us, Changed::Failed, &format!("revision {revision} failed: {why}"));
         };
-        self.change(name, change).await.map(drop)
+        self.change_if_there(name, change).await
     }
 
     /// An update went well where it is: it goes on, or it is over.
-    pub(crate) async fn go_on(&self, name: &str, rollout: &Rollout, revision: u32) -> Result<(), DeploymentError> {
+    pub(crate) async fn go_on(&self, name: &str, rollout: &Rollout, revision: u32) -> Result<(), LogError> {
         let now_us = self.parts.clock.now_us();
         let change = |spec: &mut DeploymentSpec| {
             if spec.revision != revision || spec.rollout.as_ref() != Some(rollout) {
@@ -470,6 +468,6 @@ impl Deployments {
             spec.rollout = None;
             spec.has_changed(now_us, Changed::Passed, "");
         };
-        self.change(name, change).await.map(drop)
+        self.change_if_there(name, change).await
     }
 }

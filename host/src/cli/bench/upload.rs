@@ -6,16 +6,13 @@ use crate::cli::bench::report::{Spread, cell, spread, spread_json};
 use crate::cli::bench::target::Target;
 use crate::cli::bench::transform::{component, deploy_component};
 use crate::cli::bench::version::another_version;
+use crate::cli::component::upload_parts;
 use crate::cli::out::{Out, bytes, table};
-use crate::limits::UPLOAD_CHUNK_BYTES;
 use bytes::Bytes;
 use clap::Args;
 use nodata_client::proto::deploy_request::Role;
-use nodata_client::proto::upload_component_request::Request;
 use nodata_client::proto::upload_component_response::Answer;
-use nodata_client::proto::{
-    ComponentStage, DeleteDeploymentRequest, Transform, UploadComponentRequest, UploadComponentStart,
-};
+use nodata_client::proto::{ComponentStage, DeleteDeploymentRequest, Transform, UploadComponentStart};
 use nodata_client::{Ack, Batch, Client, From, TailOptions};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -205,13 +202,7 @@ pub(crate) struct Uploaded {
 
 /// Uploads a component.
 pub(crate) async fn upload_as(client: &Client, name: &str, file: Bytes) -> Result<Uploaded, CliError> {
-    let start = Request::Start(UploadComponentStart { name: name.to_owned(), ..Default::default() });
-    let chunks = (0..file.len()).step_by(UPLOAD_CHUNK_BYTES).map(move |at| {
-        let end = (at + UPLOAD_CHUNK_BYTES).min(file.len());
-        Request::Chunk(file.slice(at..end))
-    });
-    let parts = std::iter::once(start).chain(chunks).map(|part| UploadComponentRequest { request: Some(part) });
-    let parts = futures::stream::iter(parts.collect::<Vec<_>>());
+    let parts = upload_parts(UploadComponentStart { name: name.to_owned(), ..Default::default() }, &file);
     let mut answers = client.components().upload_component(parts).await?.into_inner();
     let (mut first, mut compiled) = (None, false);
     while let Some(answer) = answers.message().await? {

@@ -1,40 +1,16 @@
 //! A revision that has just taken over: when it fails, the one before is asked whether it would have, too. If not, that one works
 //! again.
 
-use super::{CallFailure, Done, Task, TaskEnd, TaskSettings, Trouble, granted};
-use crate::deployment::rollout::{Aside, Probation};
+use super::{CallFailure, Done, Task, TaskEnd, Trouble};
+use crate::deployment::rollout::Probation;
 use crate::limits::PROBATION_RETRIES;
-use bytes::Bytes;
-use nodata_log::TaskKey;
-use nodata_runtime::{Extra, GuestLog, Input, Instance, InstanceSettings, Port, Rejected};
+use nodata_runtime::{Input, Rejected};
 use std::sync::Arc;
-
-impl Aside {
-    /// Starts an instance that has the state of a task, and writes none.
-    pub(crate) async fn start(
-        &self,
-        settings: &TaskSettings,
-        task: TaskKey,
-        ports: &Arc<[Port]>,
-        memory: Option<(Bytes, &str)>,
-    ) -> Result<Instance, CallFailure> {
-        let log = Arc::new(GuestLog::new(settings.clock.clone()));
-        let deployment =
-            granted(&self.spec, self.secrets.read(), ports.clone(), log, Arc::default(), self.http.clone());
-        let role = self.spec.role.of_component();
-        let asked = InstanceSettings { role, deployment, task, log: settings.log.clone() };
-        let mut instance = self.program.instantiate(asked).await.map_err(CallFailure::Start)?;
-        if let Some((saved, saved_by)) = memory.filter(|_| self.program.has(Extra::Snapshot)) {
-            instance.restore(saved, saved_by).await.map_err(CallFailure::Start)?;
-        }
-        Ok(instance)
-    }
-}
 
 impl Task {
     /// What is known of the revision before, as long as it may come back.
     pub(super) fn probation(&self) -> Option<Arc<Probation>> {
-        self.settings.probation.clone().filter(|probation| !probation.over.is_cancelled())
+        self.settings.in_probation().cloned()
     }
 
     /// Whether the one before would do better than to fail at this input.
@@ -54,7 +30,11 @@ impl Task {
         let (settings, around) = (&self.settings, self.around());
         let memory = self.memory.saved();
         let asked = async {
-            let mut instance = probation.before.start(settings, around.task, &around.ports, memory).await?;
+            let mut instance = probation
+                .before
+                .start(settings.place(), around.task, &around.ports, memory)
+                .await
+                .map_err(CallFailure::Start)?;
             let done = around.give(&probation.before.spec, &mut instance, input.clone()).await;
             if done.is_ok() {
                 settings.let_go(instance).await;

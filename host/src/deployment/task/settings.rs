@@ -2,7 +2,7 @@
 
 use super::TaskEnd;
 use crate::deployment::rebuild::Follow;
-use crate::deployment::rollout::{Aside, Probation};
+use crate::deployment::rollout::{Aside, Place, Probation};
 use crate::deployment::spec::{DeploymentSpec, Replay};
 use crate::deployment::status::{TaskState, TaskStatus};
 use crate::deployment::usage::TaskUsage;
@@ -45,6 +45,16 @@ pub(crate) struct TaskSettings {
 }
 
 impl TaskSettings {
+    /// What is known of the revision before, as long as it may come back.
+    pub(crate) fn in_probation(&self) -> Option<&Arc<Probation>> {
+        self.probation.as_ref().filter(|probation| !probation.over.is_cancelled())
+    }
+
+    /// Where instances are that are asked aside.
+    pub(crate) fn place(&self) -> Place {
+        Place { log: self.log.clone(), clock: self.clock.clone() }
+    }
+
     /// Waits, and less long if asked to stop.
     pub(crate) async fn rest(&self, wait: Duration) {
         tokio::select! {

@@ -35,7 +35,10 @@ impl Task {
         let asked = async {
             let mut instance = match instance {
                 Some(instance) => instance,
-                None => aside.start(settings, around.task, &around.ports, memory).await?,
+                None => aside
+                    .start(settings.place(), around.task, &around.ports, memory)
+                    .await
+                    .map_err(CallFailure::Start)?,
             };
             let done = Around::give(around, &aside.spec, &mut instance, input.clone()).await?;
             Ok((instance, done))
