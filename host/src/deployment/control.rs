@@ -1,18 +1,14 @@
 //! What an operator asks for. Everything that is asked for becomes an entry in the log first; the supervisor makes it true, now
 //! and after every restart.
 
-use crate::deployment::account::StateAccount;
 use crate::deployment::aggregate::Aggregation;
 use crate::deployment::budget::Budget;
 use crate::deployment::error::DeploymentError;
+use crate::deployment::live::Live;
 use crate::deployment::parts::PartsTopic;
-use crate::deployment::revision::{Changed, Revision};
-use crate::deployment::rollout::Aside;
-use crate::deployment::spec::{
-    DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, Replay, SPECS, TaskFailure, spec_key,
-};
-use crate::deployment::status::{TaskReport, TaskState, TaskStatus};
-use crate::deployment::usage::{SharedUsage, TaskUsage, Usage};
+use crate::deployment::revision::Changed;
+use crate::deployment::spec::{DeploymentRole, DeploymentSpec, ErrorPolicy, FAILURES, SPECS, TaskFailure, spec_key};
+use crate::deployment::view::DeploymentView;
 use crate::deployment::windows::Window;
 use crate::deployment::wiring::{check_ports, input_to_make, start_of_new};
 use crate::limits::{
@@ -23,14 +19,10 @@ use crate::secrets::Secrets;
 use nodata_log::{
     Bounds, Clock, Expect, Log, LogError, MetadataStore, Name, Offset, TaskKey, TimestampUs, Topic, TopicConfig, Tp,
 };
-use nodata_runtime::{
-    Extra, GuestLog, GuestMetrics, HttpClient, HttpGrant, HttpGrantError, MetricSeries, Program, Runtime, Share,
-};
+use nodata_runtime::{Extra, GuestLog, HttpGrant, HttpGrantError, Program, Runtime, Share};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// Where a new deployment begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,45 +75,6 @@ pub struct DeployRequest {
     pub create_topics: bool,
 }
 
-/// A deployment, as it is and as it does.
-#[derive(Clone, Debug)]
-pub struct DeploymentView {
-    pub spec: Arc<DeploymentSpec>,
-    pub tasks: Vec<TaskView>,
-    pub usage: SharedUsage,
-    pub metrics: Vec<MetricSeries>,
-    /// Of a rebuild: events until it is where the one is that works, and what is tried again there.
-    pub left_to_rebuild: u64,
-    pub trouble_of_rebuild: String,
-}
-
-/// A task, as it does.
-#[derive(Clone, Debug)]
-pub struct TaskView {
-    pub partition: u32,
-    /// It reads a partition of the parts of groups, and not of the input.
-    pub puts_together: bool,
-    pub end: Offset,
-    /// What works for it, or would.
-    pub revision: u32,
-    pub report: TaskReport,
-    pub usage: Usage,
-}
-
-impl DeploymentView {
-    /// What its tasks have used, all together.
-    pub fn usage_of_tasks(&self) -> Usage {
-        self.tasks.iter().map(|task| task.usage).fold(Usage::default(), Usage::and)
-    }
-}
-
-impl TaskView {
-    /// Events that are not processed yet.
-    pub fn lag(&self) -> u64 {
-        self.end.saturating_sub(self.report.position)
-    }
-}
-
 /// What this room works with.
 #[derive(Clone)]
 pub struct DeploymentsParts {
@@ -156,73 +109,6 @@ pub struct Deployments {
 
 /// Entries by their keys, each with its version.
 type ReadEntries = HashMap<String, (u64, Arc<DeploymentSpec>)>;
-
-/// A deployment that the supervisor knows.
-pub(crate) struct Live {
-    pub(crate) owner: u64,
-    pub(crate) guest_log: Arc<GuestLog>,
-    pub(crate) metrics: Arc<GuestMetrics>,
-    /// Of the time of guests.
-    pub(crate) share: Share,
-    /// What sends its requests, and what that was granted.
-    pub(crate) http: (Vec<String>, Option<HttpClient>),
-    pub(crate) replay: watch::Sender<Option<Replay>>,
-    /// Cancelled when the update is over that tasks are in probation for.
-    pub(crate) probation: Option<(u32, CancellationToken)>,
-    /// What is tried beside it.
-    pub(crate) shadow: watch::Sender<Option<Arc<Aside>>>,
-    /// What takes over soon, so that it need not be loaded then.
-    pub(crate) warm: Option<Program>,
-    pub(crate) tasks: BTreeMap<u32, LiveTask>,
-    /// Those that make state anew.
-    pub(crate) rebuilding: BTreeMap<u32, LiveTask>,
-}
-
-impl Live {
-    /// Tells tasks whether their revision is in probation still.
-    pub(crate) fn is_in_probation(&mut self, spec: &DeploymentSpec) {
-        let of = spec.rollout.is_some().then_some(spec.revision);
-        if self.probation.as_ref().map(|(revision, _)| *revision) == of {
-            return;
-        }
-        // One that is undone stays in probation until its tasks have ended: whatever they fail at is not the fault of events.
-        if let Some((revision, over)) = self.probation.take()
-            && revision == spec.revision
-        {
-            over.cancel();
-        }
-        self.probation = of.map(|revision| (revision, CancellationToken::new()));
-    }
-
-    /// What is counted for all of its tasks together.
-    fn usage(&self) -> SharedUsage {
-        let lines = self.guest_log.counts();
-        SharedUsage {
-            log_lines: lines.written,
-            log_lines_dropped: lines.dropped,
-            metrics_dropped: self.metrics.dropped(),
-            http_requests: self.http.1.as_ref().map_or(0, HttpClient::requests),
-        }
-    }
-
-    /// What holds for all of its tasks together, from now on.
-    pub(crate) fn allow(&self, budget: &Budget) {
-        self.share.set_weight(budget.cpu_weight());
-        self.guest_log.set_lines_per_second(budget.log_lines_per_second());
-        self.metrics.set_series_max(budget.metric_series());
-    }
-}
-
-pub(crate) struct LiveTask {
-    pub(crate) owner: u64,
-    pub(crate) status: Arc<TaskStatus>,
-    pub(crate) usage: Arc<TaskUsage>,
-    pub(crate) stop: CancellationToken,
-    pub(crate) is_running: bool,
-    /// What it runs.
-    pub(crate) revision: u32,
-    pub(crate) since: Instant,
-}
 
 fn check_aggregation(how: Aggregation) -> Result<Aggregation, DeploymentError> {
     let refused = |what, value, allowed| Err(DeploymentError::Window { what, value, allowed });
@@ -497,23 +383,6 @@ impl Deployments {
         })
     }
 
-    /// Every deployment, by name.
-    pub async fn list(&self) -> Result<Vec<DeploymentView>, DeploymentError> {
-        let mut views = Vec::new();
-        for spec in self.specs().await? {
-            views.push(self.view(spec).await?);
-        }
-        Ok(views)
-    }
-
-    /// One deployment, or what is kept of one.
-    pub async fn describe(&self, name: &str) -> Result<DeploymentView, DeploymentError> {
-        match self.entry(name).await? {
-            Some((spec, _)) => self.view(Arc::new(spec)).await,
-            None => Err(DeploymentError::Unknown { name: name.to_owned() }),
-        }
-    }
-
     /// Pauses a deployment, and waits until none of its tasks works any more.
     pub async fn pause(&self, name: &str) -> Result<DeploymentView, DeploymentError> {
         let (spec, version) = self.change(name, |spec| spec.paused = true).await?;
@@ -699,94 +568,5 @@ impl Deployments {
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-
-    pub(crate) async fn view(&self, spec: Arc<DeploymentSpec>) -> Result<DeploymentView, DeploymentError> {
-        let partitions: Vec<Tp> = match self.parts.log.topic_by_id(spec.input_id()) {
-            Ok(topic) => spec.sources(&topic).collect(),
-            Err(_) => Vec::new(),
-        };
-        let failures = self.failures().await?;
-        let live = self.live();
-        let known = live.get(&spec.name).filter(|live| live.owner == spec.owner);
-        let tasks = partitions.into_iter().map(|tp| {
-            let number = spec.number(tp);
-            let task = known.and_then(|live| live.tasks.get(&number));
-            let mut report = task.map(|task| task.status.report()).unwrap_or_default();
-            // A task begins with another shadow at its next batch.
-            let shadow = spec.shadow.as_ref().map(|shadow| shadow.revision.number);
-            report.shadow = report.shadow.filter(|report| Some(report.revision) == shadow);
-            // One that is asked to stop has nothing to say any more: it may be elsewhere by now.
-            let is_running = task.is_some_and(|task| task.is_running && !task.stop.is_cancelled());
-            if !is_running {
-                let task = TaskKey { owner: spec.owner(), source: tp };
-                let failure = failures.get(&(spec.name.clone(), number));
-                match failure.filter(|failure| !spec.is_kept() && self.stands(failure, task)) {
-                    Some(failure) => report.fail(failure),
-                    None if spec.paused || spec.is_kept() => report.state = TaskState::Paused,
-                    None => report.state = TaskState::Starting,
-                }
-            }
-            // Of a task that works, position and counts are of one moment. Of another, the log knows best how far it has come.
-            if !is_running || report.state == TaskState::Starting {
-                let committed = self.parts.log.task_position(TaskKey { owner: spec.owner(), source: tp }).next;
-                report.position = committed.unwrap_or_else(|| spec.start_of(number));
-            }
-            let end = match spec.role {
-                // It has done what there is.
-                DeploymentRole::Source => report.position,
-                _ => self.parts.log.bounds(tp).map_or(report.position, |bounds| bounds.end),
-            };
-            let meant = match &spec.rollout {
-                Some(rollout) if !rollout.covers(number) => rollout.from.number,
-                _ => spec.revision,
-            };
-            let revision = task.filter(|_| is_running).map_or(meant, |task| task.revision);
-            if !is_running {
-                report.memory_bytes = 0;
-            }
-            let key = TaskKey { owner: spec.owner(), source: tp };
-            // Everything else is told also when the tables cannot be read, which the task says best.
-            let state_bytes = StateAccount::of(&*self.parts.log, key).map_or(0, |account| account.bytes);
-            let usage = match task {
-                Some(task) => task.usage.of_now(report.memory_bytes, state_bytes),
-                None => Usage { state_bytes, ..Usage::default() },
-            };
-            TaskView { partition: tp.partition, puts_together: number != tp.partition, end, revision, report, usage }
-        });
-        let tasks = tasks.collect();
-        let usage = known.map(Live::usage).unwrap_or_default();
-        let metrics = known.map(|live| live.metrics.snapshot().series).unwrap_or_default();
-        let mut troubles =
-            known.into_iter().flat_map(|live| live.rebuilding.values()).map(|task| task.status.report().reason);
-        let trouble_of_rebuild = troubles.find(|reason| !reason.is_empty()).unwrap_or_default();
-        drop(live);
-        let topic = self.parts.log.topic_by_id(spec.input_id());
-        let left_to_rebuild = topic.map_or(0, |topic| self.left_to_rebuild(&spec, &topic));
-        Ok(DeploymentView { spec: spec.clone(), tasks, usage, metrics, left_to_rebuild, trouble_of_rebuild })
-    }
-
-    /// The deployments that need a version of a component: those that run it, also paused or on their way out, and what is kept of some.
-    pub async fn needing(&self, component: &str, digest: &str) -> Result<Vec<String>, LogError> {
-        // What is on its way to the disk counts already.
-        self.parts.log.barrier()?.await?;
-        let mut needing = Vec::new();
-        let earlier = self.all_revisions().await?;
-        for spec in self.entries().await? {
-            let is_it = |of: &str, revision: &Revision| of == spec.name && revision.is_of(component, digest);
-            match earlier.iter().find(|(of, revision)| is_it(of, revision)).map(|(_, revision)| revision) {
-                _ if spec.needs(component, digest) && spec.is_kept() => needing.push(format!("{} (kept)", spec.name)),
-                _ if spec.needs(component, digest) => needing.push(spec.name.clone()),
-                Some(earlier) => needing.push(format!("{} (revision {}, to go back to)", spec.name, earlier.number)),
-                None => {}
-            }
-        }
-        Ok(needing)
-    }
-
-    /// The names of the deployments that read from a topic or write to it.
-    pub async fn users_of(&self, topic: &str) -> Result<Vec<String>, LogError> {
-        let specs = self.specs().await?;
-        Ok(specs.iter().filter(|spec| spec.uses(topic)).map(|spec| spec.name.clone()).collect())
     }
 }

@@ -1,9 +1,10 @@
 //! What is kept of a deployment that was deleted: its entry, and with it its positions and state, for one of its name that goes on
 //! from there.
 
-use crate::deployment::control::{DeploymentView, Deployments};
+use crate::deployment::control::Deployments;
 use crate::deployment::error::DeploymentError;
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, failure_prefix};
+use crate::deployment::view::DeploymentView;
 use nodata_log::{Expect, LogError};
 
 impl Deployments {

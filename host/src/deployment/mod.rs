@@ -7,6 +7,7 @@ mod control; // what an operator asks for
 mod dead_letters; // rejected events
 mod error; // why it is refused
 mod kept; // what one that was deleted leaves to another
+mod live; // what runs for a deployment
 mod memory; // what instances keep
 mod outputs; // the topics behind the ports
 mod pace; // how many events at once
@@ -28,12 +29,13 @@ mod ticks; // when a task ticks
 mod trial; // what a component has to say before it is deployed
 mod update; // another revision takes over
 mod usage; // what it has used
+mod view; // how it is doing, for whoever asks
 mod windows; // groups in time
 mod wiring; // the topics around a component
 
 pub use aggregate::Aggregation;
 pub use budget::{Budget, BudgetError};
-pub use control::{Begin, DeployRequest, DeployedAs, DeploymentView, Deployments, DeploymentsParts, StartAt, TaskView};
+pub use control::{Begin, DeployRequest, DeployedAs, Deployments, DeploymentsParts, StartAt};
 pub use error::DeploymentError;
 pub use rebuild::Rebuild;
 pub use replay::DeadLetters;
@@ -46,4 +48,5 @@ pub use status::{TaskReport, TaskState};
 pub use supervisor::Supervisor;
 pub use update::{Altered, UpdateRequest};
 pub use usage::{SharedUsage, Usage};
+pub use view::{DeploymentView, TaskView};
 pub use windows::Window;

@@ -4,11 +4,13 @@
 //! have come. When they are close behind, those end, and these go on to exactly where those ended, and from there on they are the ones
 //! that work: what was emitted before that place is of the one, what comes behind it of the other.
 
-use crate::deployment::control::{DeploymentView, Deployments, LiveTask, StartAt};
+use crate::deployment::control::{Deployments, StartAt};
 use crate::deployment::error::DeploymentError;
+use crate::deployment::live::LiveTask;
 use crate::deployment::revision::{Changed, Revision};
 use crate::deployment::spec::DeploymentSpec;
 use crate::deployment::status::TaskState;
+use crate::deployment::view::DeploymentView;
 use crate::limits::{PROBATION_LOOK, REBUILD_BEHIND};
 use nodata_log::{LogError, Offset, OwnerId, TaskKey, TimestampUs, Topic, Tp};
 use serde::{Deserialize, Serialize};

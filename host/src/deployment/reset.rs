@@ -4,11 +4,12 @@
 //! therefore takes over all of its tasks, decides with what it learns from that, and moves them in one transaction. That is refused
 //! if one of them was begun again meanwhile, and then all of it is done anew. Whatever a task did before is in the log or refused.
 
-use crate::deployment::control::{DeploymentView, Deployments, StartAt};
+use crate::deployment::control::{Deployments, StartAt};
 use crate::deployment::dead_letters;
 use crate::deployment::error::DeploymentError;
 use crate::deployment::source;
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, failure_key, failure_prefix};
+use crate::deployment::view::DeploymentView;
 use nodata_log::{Bounds, Expect, Forget, LogError, Name, Offset, TaskKey, Tp};
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! How an update goes on. A new revision proves itself by working for some time without failing where the one before does not; then
 //! it works everywhere, and the update is over. Otherwise the one before works again, from the last commit.
 
-use crate::deployment::control::{Deployments, Live};
+use crate::deployment::control::Deployments;
 use crate::deployment::error::DeploymentError;
+use crate::deployment::live::Live;
 use crate::deployment::revision::Rollout;
 use crate::deployment::spec::DeploymentSpec;
 use crate::deployment::status::TaskState;

@@ -1,6 +1,7 @@
 //! Makes true what should run: compares the entries in the log with the tasks there are, whenever either changes.
 
-use crate::deployment::control::{Deployments, DeploymentsParts, Live, LiveTask};
+use crate::deployment::control::{Deployments, DeploymentsParts};
+use crate::deployment::live::{Live, LiveTask};
 use crate::deployment::revision::Changed;
 use crate::deployment::source::SourceTask;
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, TOGETHER, TaskFailure, failure_key};

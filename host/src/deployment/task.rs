@@ -17,43 +17,38 @@ use crate::deployment::pace::Pace;
 use crate::deployment::parts::{self, Progress, Stage};
 use crate::deployment::rebuild::Follow;
 use crate::deployment::search::{Search, Verdict};
-use crate::deployment::spec::{DeploymentRole, DeploymentSpec, OnPoison, Replay, TaskFailure};
+use crate::deployment::spec::{DeploymentRole, OnPoison, Replay, TaskFailure};
 use crate::deployment::status::{TaskReport, TaskState};
 use crate::deployment::ticks::Ticks;
 use crate::deployment::windows::EventTime;
 use crate::limits::{
-    COMMITS_IN_FLIGHT, FOLLOW_LOOK, INPUT_BYTES, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST,
-    RETRY_MAX, TICK_US,
+    COMMITS_IN_FLIGHT, FOLLOW_LOOK, POISON_WAIT_AFTER, POISON_WAIT_FIRST, POISON_WAIT_MAX, RETRY_FIRST, RETRY_MAX,
+    TICK_US,
 };
-use bytes::Bytes;
-use futures::FutureExt as _;
-use nodata_log::{
-    Appended, Batch, Log, LogError, Name, Offset, Pending, ReadLimits, StateChange, StoredBatch, TaskKey, TaskLease,
-    TopicId, Tp, Transaction,
-};
-use nodata_runtime::{CallError, CallErrorReason, Extra, Input, InputError, Instance, Output, Port, Rejected};
+use nodata_log::{LogError, Name, Offset, StoredBatch, TaskKey, TaskLease, TopicId};
+use nodata_runtime::{CallError, CallErrorReason, Extra, Input, Instance, Output, Rejected};
 use std::collections::VecDeque;
-use std::ops::Range;
-use std::sync::Arc;
 use std::time::Instant;
 
+mod calling; // its instance
 mod closing; // windows of an aggregate
+mod committing; // what it has done becomes durable
 mod failure; // why a call gave nothing
 mod probation; // a revision that has just taken over
+mod reading; // what comes next
 mod replaying; // dead letters
 mod settings; // what it is given
 mod shadowing; // a revision that commits nothing
 mod ticking; // calls at intervals
 
+use calling::Around;
 use closing::idle;
+use committing::{Counts, InFlight, InPlace};
 use failure::{Blame, Trouble};
 pub(crate) use failure::{CallFailure, last_lines};
 pub(crate) use settings::{Committed, TaskSettings, granted};
 use shadowing::Shadowing;
 use ticking::next_tick;
-
-/// Instances with more than this part of their memory are replaced between two batches: linear memory never shrinks.
-const RECYCLE: f64 = 0.75;
 
 /// How a task ended.
 #[derive(Debug)]
@@ -87,24 +82,6 @@ fn ticks_of(settings: &TaskSettings, stage: Stage) -> Option<Ticks> {
     ticks.then(|| Ticks::new(every_us, settings.clock.now_us()))
 }
 
-/// A commit that is on its way.
-struct InFlight {
-    pending: Pending<Appended>,
-    next: Offset,
-    counts: Counts,
-}
-
-#[derive(Clone, Copy)]
-struct Counts {
-    events_in: u64,
-    events_out: u64,
-    bytes_in: u64,
-    bytes_out: u64,
-    rejected: u64,
-    skipped: u64,
-    late: u64,
-}
-
 /// What a call did with an input, to be committed with the position behind it.
 pub(crate) struct Done {
     pub(crate) output: Output,
@@ -127,43 +104,6 @@ impl From<Output> for Done {
         let grown = output.state_grown;
         Self { output, time: EventTime::default(), late: 0, grown }
     }
-}
-
-/// What a call is about besides its input, whatever revision is called.
-struct Around {
-    log: Arc<dyn Log>,
-    task: TaskKey,
-    ports: Arc<[Port]>,
-    stage: Stage,
-    time: EventTime,
-}
-
-impl Around {
-    async fn give(self, spec: &DeploymentSpec, instance: &mut Instance, input: Input) -> Result<Done, CallFailure> {
-        let Self { log, task, ports, stage, time } = self;
-        match (spec.role, spec.aggregation) {
-            (DeploymentRole::Sink, _) => instance.deliver(input).await.map(Done::from).map_err(CallFailure::from),
-            (DeploymentRole::Aggregate, Some(_)) if stage == Stage::Together => {
-                parts::put_together(spec, time, (&*log, task), instance, input).await
-            }
-            (DeploymentRole::Aggregate, Some(how)) => {
-                aggregate::fold(how, time, (&*log, task, &*ports), instance, input).await
-            }
-            _ => instance.process(input).await.map(Done::from).map_err(CallFailure::from),
-        }
-    }
-}
-
-/// What came of something else than the next input, to be committed where the position is.
-#[derive(Default)]
-struct InPlace {
-    appends: Vec<(Tp, Batch)>,
-    state: Vec<StateChange>,
-    grown: i64,
-    events_out: u64,
-    bytes_out: u64,
-    /// What the instance keeps then.
-    memory: Option<Bytes>,
 }
 
 /// What became of an input.
@@ -306,18 +246,6 @@ impl Task {
         Ok(task)
     }
 
-    /// Of a task that follows another one: how far it may go, and when it does not follow any more.
-    fn look_ahead(&mut self) {
-        let Some(Follow { task, start, has_ended }) = self.follow else { return };
-        let until = self.settings.log.task_position(task).next.unwrap_or(start);
-        if has_ended && self.position >= until {
-            self.follow = None;
-            self.ticks = ticks_of(&self.settings, self.stage);
-            self.settings.note(&format!("it goes on at offset {}, where the revision before ended", self.position));
-        }
-        self.until = self.follow.is_some().then_some(until);
-    }
-
     async fn work(&mut self) -> Result<(), TaskEnd> {
         let mut end = self.settings.log.follow(self.settings.source)?;
         while !self.settings.stop.is_cancelled() {
@@ -354,83 +282,6 @@ impl Task {
             self.one_batch(input).await?;
         }
         Ok(())
-    }
-
-    /// Whether what was read is enough for a call.
-    fn is_full(&self) -> bool {
-        let (mut rows, mut bytes) = (0, 0);
-        for stored in &self.ahead {
-            let count = stored.batch.len();
-            let left = count - stored.offsets.rows_before(self.position, count);
-            rows += left;
-            bytes += stored.batch.payload_bytes() as u64 * left as u64 / count as u64;
-        }
-        rows >= self.pace.events() || bytes >= INPUT_BYTES
-    }
-
-    /// Reads what comes next, behind what was read before.
-    async fn read(&mut self) -> Result<(), LogError> {
-        let limits = ReadLimits { bytes_max: INPUT_BYTES, events_max: self.pace.events() };
-        loop {
-            let from = self.ahead.back().map_or(self.position, |stored| stored.last() + 1);
-            let chunk = match self.settings.log.read(self.settings.source, from, limits).await {
-                // What was read before is processed first.
-                Err(LogError::OutOfRange { .. }) if !self.ahead.is_empty() => return Ok(()),
-                Err(LogError::OutOfRange { earliest, .. }) if from < earliest => {
-                    let note = format!("events {from} to {} are gone: the topic keeps them no longer", earliest - 1);
-                    self.settings.note(&note);
-                    self.position = earliest;
-                    self.settings.status.update(|report| report.position = earliest);
-                    continue;
-                }
-                chunk => chunk?,
-            };
-            self.ahead.extend(chunk.batches);
-            if !self.ahead.is_empty() || chunk.next == self.position {
-                return Ok(());
-            }
-            // Events were lost here. That they are passed over is committed with what comes behind them.
-            self.position = chunk.next;
-            self.settings.status.update(|report| report.position = chunk.next);
-        }
-    }
-
-    /// The next rows, as many as the pace allows. They stay in `ahead` until they are committed.
-    fn next_input(&mut self) -> Result<Option<Input>, TaskEnd> {
-        let mut pieces: Vec<(StoredBatch, Range<usize>)> = Vec::new();
-        let (mut rows, mut bytes) = (0, 0);
-        let rows_max = self.pace.events().min(self.search.rows_max());
-        for stored in &self.ahead {
-            let count = stored.batch.len();
-            let from = stored.offsets.rows_before(self.position, count);
-            if from >= count {
-                continue;
-            }
-            let last = self.until.map_or(count, |until| stored.offsets.rows_before(until, count));
-            let batch_bytes = (stored.batch.payload_bytes() as u64).max(1);
-            // By the size of its events on average. One batch is always taken, however large its events are.
-            let fit = if rows == 0 {
-                count
-            } else {
-                (INPUT_BYTES.saturating_sub(bytes) * count as u64 / batch_bytes) as usize
-            };
-            let to = (from + fit.min(rows_max - rows)).min(last);
-            if from >= to {
-                break;
-            }
-            rows += to - from;
-            bytes += batch_bytes * (to - from) as u64 / count as u64;
-            pieces.push((stored.clone(), from..to));
-        }
-        match Input::new(self.input.clone(), self.settings.source.partition, pieces) {
-            Ok(input) => Ok(Some(input)),
-            Err(InputError::Empty) => Ok(None),
-            // One batch of the log is never larger than an input may be.
-            Err(error) => {
-                let trouble = Trouble { reason: error.to_string(), attempts: 0, last_lines: Vec::new() };
-                Err(TaskEnd::Failed(self.failure(trouble)))
-            }
-        }
     }
 
     /// Processes and commits the next input, or finds out why that is not possible.
@@ -666,164 +517,5 @@ impl Task {
         let Trouble { reason, attempts, last_lines } = trouble;
         let (time_us, epoch) = (self.settings.clock.now_us(), Some(self.lease.epoch));
         TaskFailure { position: self.position, attempts, reason, last_lines, time_us, epoch }
-    }
-
-    async fn call(&mut self, input: Input) -> Result<Done, CallFailure> {
-        let mut instance = self.take_instance().await?;
-        let done = self.around().give(&self.settings.spec, &mut instance, input).await;
-        let state_bytes = self.settings.spec.budget.state_bytes();
-        let done = done.and_then(|done| {
-            self.account.check(done.grown, state_bytes)?;
-            Ok(done)
-        });
-        self.keep_instance(instance, done.is_err());
-        done
-    }
-
-    /// What a call is about besides its input.
-    fn around(&self) -> Around {
-        Around {
-            log: self.settings.log.clone(),
-            task: self.lease.task,
-            ports: self.outputs.ports.clone(),
-            stage: self.stage,
-            time: self.time,
-        }
-    }
-
-    /// The instance, or a new one.
-    async fn take_instance(&mut self) -> Result<Instance, CallFailure> {
-        let outputs = Outputs::of(&self.settings.spec, &*self.settings.log)?;
-        if outputs != self.outputs {
-            // A topic has more partitions or another bound now, and an instance keeps the ports it was started with.
-            self.outputs = outputs;
-            self.drop_instance().await;
-        }
-        let much = (self.settings.spec.budget.memory_bytes() as f64 * RECYCLE) as u64;
-        let is_large = |instance: &Instance| instance.memory_bytes() >= much;
-        if self.instance.as_ref().is_some_and(is_large) {
-            self.drop_instance().await;
-        }
-        if self.settings.secrets.have_moved() {
-            self.drop_instance().await;
-        }
-        let mut instance = match self.instance.take() {
-            Some(instance) if instance.is_alive() => instance,
-            _ => self.start_instance().await.map_err(CallFailure::Start)?,
-        };
-        instance.holds_state(self.account.bytes);
-        Ok(instance)
-    }
-
-    /// Lets the instance go, if there is one.
-    async fn drop_instance(&mut self) {
-        if let Some(instance) = self.instance.take() {
-            self.settings.let_go(instance).await;
-        }
-    }
-
-    /// Keeps an instance for the next call. One whose memory lasts must not remember a call that failed.
-    fn keep_instance(&mut self, instance: Instance, call_failed: bool) {
-        if call_failed && self.memory.is_kept() {
-            return;
-        }
-        self.settings.has_memory(&instance);
-        self.instance = Some(instance);
-    }
-
-    /// What a call did that was about no input.
-    fn in_place(&self, output: Output) -> InPlace {
-        let Output { batches, events: events_out, bytes: bytes_out, state, state_grown: grown, memory, .. } = output;
-        InPlace { appends: self.outputs.appends(batches), state, grown, events_out, bytes_out, memory }
-    }
-
-    /// Commits what came of something else than the next input; false if it is too much.
-    async fn commit_in_place(&mut self, done: InPlace) -> Result<bool, TaskEnd> {
-        let InPlace { mut appends, mut state, grown, mut events_out, mut bytes_out, memory } = done;
-        if self.follow.is_some() {
-            appends.clear();
-            (events_out, bytes_out) = (0, 0);
-        }
-        state.extend(self.memory.change(memory.as_ref())?);
-        state.extend(self.account.change(grown)?);
-        let transaction = self.lease.transaction(self.expect, self.position, appends, state);
-        match self.settings.commit(transaction).await? {
-            Committed::InOrder(pending) => {
-                self.memory.keep(memory);
-                self.account = self.account.with(grown);
-                pending.await?;
-                self.expect = Some(self.position);
-                self.settings.status.update(|report| report.events_out += events_out);
-                self.settings.usage.count(0, 0, bytes_out);
-                Ok(true)
-            }
-            // What the instance keeps is of a call that did not happen.
-            Committed::TooLarge(_) => {
-                self.instance = None;
-                Ok(false)
-            }
-            Committed::Stopped => {
-                self.instance = None;
-                Ok(true)
-            }
-        }
-    }
-
-    async fn start_instance(&mut self) -> Result<Instance, CallError> {
-        let settings = self.settings.instance(self.lease.task, &self.outputs.ports);
-        let mut instance = self.settings.program.instantiate(settings).await?;
-        if let Some((saved, saved_by)) = self.memory.to_restore() {
-            instance.restore(saved, saved_by).await?;
-        }
-        Ok(instance)
-    }
-
-    async fn transaction(
-        &mut self,
-        input: &Input,
-        next: Offset,
-        output: Output,
-        last_lines: &[String],
-    ) -> Result<Transaction, TaskEnd> {
-        if self.follow.is_some() {
-            // The one that works has emitted it.
-            return Ok(self.lease.transaction(self.expect, next, Vec::new(), output.state));
-        }
-        let mut appends = self.outputs.appends(output.batches);
-        if !output.rejected.is_empty() {
-            let spec = &self.settings.spec;
-            let dead = dead_letters::append(&*self.settings.log, spec, input, &output.rejected, last_lines).await?;
-            appends.push(dead);
-        }
-        Ok(self.lease.transaction(self.expect, next, appends, output.state))
-    }
-
-    /// Waits until no more than so many commits are on their way, and counts those that are done.
-    async fn settle(&mut self, most: usize) -> Result<(), TaskEnd> {
-        while let Some(mut first) = self.in_flight.pop_front() {
-            let done = if self.in_flight.len() >= most {
-                first.pending.await
-            } else {
-                match (&mut first.pending).now_or_never() {
-                    Some(done) => done,
-                    None => {
-                        self.in_flight.push_front(first);
-                        return Ok(());
-                    }
-                }
-            };
-            done?;
-            let InFlight { next, counts, .. } = first;
-            self.settings.status.update(|report| {
-                report.position = next;
-                report.events_in += counts.events_in;
-                report.events_out += counts.events_out;
-                report.events_rejected += counts.rejected;
-                report.events_skipped += counts.skipped;
-                report.events_late += counts.late;
-            });
-            self.settings.usage.count(counts.events_in, counts.bytes_in, counts.bytes_out);
-        }
-        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::deployment::budget::Budget;
 use crate::deployment::control::{
-    DeploymentView, Deployments, DeploymentsParts, StartAt, check_role, groups_in_several, http_grants, tick_of,
+    Deployments, DeploymentsParts, StartAt, check_role, groups_in_several, http_grants, tick_of,
 };
 use crate::deployment::error::DeploymentError;
 use crate::deployment::memory::Memory;
@@ -14,6 +14,7 @@ use crate::deployment::revision::{Changed, REVISIONS, Revision, Rollout, Shadow,
 use crate::deployment::rollout::{Aside, Place};
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, ErrorPolicy};
 use crate::deployment::status::TaskState;
+use crate::deployment::view::DeploymentView;
 use crate::deployment::windows::Window;
 use crate::deployment::wiring::check_ports;
 use crate::limits::{GROUPS_TRIED, PROBATION, PROBATION_MAX, REVISIONS_MAX};
