@@ -5,7 +5,11 @@ use crate::forged;
 use crate::harness::{Server, component};
 use serde_json::{Value, json};
 use std::cell::RefCell;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What a server may have more than before when all that was evil is gone. The program of the one that was tried is among it, and
 /// what an allocator keeps for later.
@@ -183,7 +187,7 @@ impl Street {
         assert_eq!(server.json(&["dlq", "list"]), json!([]));
         assert!(!server.said().contains("thread '"), "{}", server.said());
         while server.memory_bytes() > memory_bytes + MORE_BYTES {
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }
@@ -499,6 +503,85 @@ fn the_world_is_empty_and_closed() {
     street.is_as_before();
 }
 
+/// A receiver that reads a little of a request and then does this, for everybody who comes. Its threads end with the process.
+fn receiver(does: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let does = Arc::new(does);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, does) = (stream.unwrap(), does.clone());
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                does(&mut stream);
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_receiver_that_is_evil_keeps_up_only_who_asks_it() {
+    let street = Street::new();
+    let server = &street.server;
+    for topic in ["asks", "answers"] {
+        server.ok(&["topic", "create", topic]);
+    }
+    let add = |name: &str, address: &str, more: &[&str]| {
+        let grant = format!("http://{address}");
+        let args = ["--name", name, "--allow-http", &grant, "--on-error", "then=pause"];
+        server.deploy("asks-as-told", "asks:answers", &[&args[..], more].concat());
+        server.publish("asks", &[&format!("GET http://{address}/")]);
+        street.neighbour_is_served();
+    };
+    // What it answers, or that it does not.
+    let answered = |address: &str, says: &str| {
+        add("asks", address, &["--config", "timeout-ms=300"]);
+        server.wait_until_done("asks");
+        assert_eq!(server.values("answers").pop().unwrap(), says);
+        server.ok(&["deployment", "delete", "asks"]);
+        street.neighbour_is_served();
+    };
+    let secret = receiver(|_| unreachable!("nobody may come here"));
+    let to = format!("http://{secret}/");
+    let redirects = receiver(move |stream| {
+        let _ = write!(stream, "HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n");
+    });
+    answered(&redirects, &format!("302 to http://{secret}/, 0 bytes"));
+    let endless = receiver(|stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        while stream.write_all(&[0; 65536]).is_ok() {}
+    });
+    let larger = format!("permanent(\"GET http://{endless}/: the answer is larger than 62914560 bytes\")");
+    add("asks", &endless, &[]);
+    server.wait_until_done("asks");
+    assert_eq!(server.values("answers").pop().unwrap(), larger);
+    server.ok(&["deployment", "delete", "asks"]);
+    let header = receiver(|stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
+        while stream.write_all(&[b'x'; 4096]).is_ok() {}
+    });
+    answered(&header, &format!("permanent(\"GET http://{header}/: the header of the answer is too large\")"));
+    let drips = receiver(|stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        while stream.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+    answered(&drips, &format!("transient(\"GET http://{drips}/: no answer in time\")"));
+
+    // Whoever waits for as long as it takes has no longer than a call has, and is not at fault.
+    let silent = receiver(|stream| drop(stream.read(&mut [0])));
+    add("asks", &silent, &SHORT);
+    let tried = |described: &Value| described["tasks"][0]["attempts"].as_u64() > Some(1);
+    let described = server.wait_until("asks", tried);
+    assert_eq!(described["state"], "retrying");
+    let reason = described["tasks"][0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("the component took longer than 100 ms (event "), "{reason}");
+    server.ok(&["deployment", "delete", "asks"]);
+    street.neighbour_is_served();
+}
+
 #[test]
 fn memory_that_was_taken_is_given_back() {
     let street = Street::new();
@@ -513,4 +596,19 @@ fn memory_that_was_taken_is_given_back() {
     assert!(with > street.memory_bytes + MORE_BYTES, "{} {with}", street.memory_bytes);
     server.ok(&["deployment", "delete", "evil"]);
     street.is_as_before();
+}
+
+#[test]
+fn what_is_written_about_them_is_what_is_tried() {
+    let read = |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let (readme, here) = (read("README.md"), read("tests/it/evil.rs"));
+    let section = readme.split("## Evil components").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
+    assert!(rows.len() > 20, "{rows:#?}");
+    // Without what a test of a line has to be broken by.
+    let tried = here.replace("\\\n", "").split_whitespace().collect::<Vec<_>>().join(" ");
+    for row in rows {
+        let told = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        assert!(tried.contains(told), "nothing of this table row is tried: {row}");
+    }
 }
