@@ -38,6 +38,9 @@ pub enum CallErrorReason {
     /// The component says that an instance cannot work as it is configured, or not yet.
     #[error("the component does not open: {0}")]
     NotOpen(String),
+    /// What a call returned is not what it has to be. The instance lives on.
+    #[error("the component returned something wrong from `{call}`: {what}")]
+    Returned { call: &'static str, what: String },
     /// The code of the component panicked.
     #[error("the component panicked at {place}: {message}")]
     Panic { place: String, message: String },
@@ -99,11 +102,11 @@ impl CallError {
         Self::with_stderr(reason, guest.stderr.tail())
     }
 
-    /// The same, of a call that opens an instance: no batch is refused by it.
+    /// The same, of a call that opens an instance: no batch is refused by it, or to blame for it.
     pub(crate) fn at_open(mut self) -> Self {
-        let reason = &mut self.failure.reason;
-        if let CallErrorReason::Transient(words) | CallErrorReason::Permanent(words) = reason {
-            *reason = CallErrorReason::NotOpen(std::mem::take(words));
+        let is_of_host = matches!(self.reason(), CallErrorReason::OutOfHostMemory { .. } | CallErrorReason::Host(_));
+        if !is_of_host {
+            self.failure.reason = CallErrorReason::NotOpen(self.words());
         }
         self
     }
@@ -174,7 +177,10 @@ impl CallError {
     pub fn instance_lives(&self) -> bool {
         matches!(
             self.reason(),
-            CallErrorReason::Transient(_) | CallErrorReason::Permanent(_) | CallErrorReason::OutOfState { .. }
+            CallErrorReason::Transient(_)
+                | CallErrorReason::Permanent(_)
+                | CallErrorReason::Returned { .. }
+                | CallErrorReason::OutOfState { .. }
         )
     }
 
@@ -185,6 +191,7 @@ impl CallError {
                 ErrorKind::Unavailable
             }
             CallErrorReason::Permanent(_)
+            | CallErrorReason::Returned { .. }
             | CallErrorReason::Panic { .. }
             | CallErrorReason::Trap(_)
             | CallErrorReason::Exit { .. } => ErrorKind::Invalid,

@@ -10,7 +10,7 @@ use crate::imports::types::{
     BatchHandle, CollectorHandle, ColumnFromCall, ColumnToGuest, GroupsToGuest, GuestError, MembersToGuest, PollStatus,
 };
 use crate::input::{Input, InputColumns};
-use crate::limits::{HOSTCALL_BYTES_MAX, RESOURCES_MAX};
+use crate::limits::{ACCUMULATOR_BYTES_MAX, HOSTCALL_BYTES_MAX, RESOURCES_MAX};
 use crate::output::Output;
 use crate::program::ProgramInner;
 use crate::state::StateStore;
@@ -233,7 +233,8 @@ impl Instance {
     pub async fn merge(&mut self, left: &[Bytes], right: &[Bytes]) -> Result<Vec<Bytes>, CallError> {
         let Exports::Aggregate { merge, .. } = self.exports()? else { return Err(other_role()) };
         let merged = self.call(merge, (ColumnToGuest::of(left), ColumnToGuest::of(right))).await?;
-        Ok(merged.elements(left.len(), "merge", false)?.into_iter().flatten().collect())
+        let merged = accumulators(merged.elements(left.len(), "merge", false)?, "merge")?;
+        Ok(merged.into_iter().flatten().collect())
     }
 
     /// Folds rows of the batch into groups: the row at each place belongs to the group at the same. The new accumulators, `None` for
@@ -251,8 +252,9 @@ impl Instance {
             MembersToGuest { rows, groups: of },
             Resource::new_borrow(0),
         );
-        let accumulators = self.call(accumulate, parameters).await?;
-        Ok((accumulators.elements(groups.keys.len(), "accumulate", true)?, self.finish().await?))
+        let folded = self.call(accumulate, parameters).await?;
+        let folded = accumulators(folded.elements(groups.keys.len(), "accumulate", true)?, "accumulate")?;
+        Ok((folded, self.finish().await?))
     }
 
     /// Tells an aggregate that windows are closed. What it emits is to be committed with their end.
@@ -385,6 +387,17 @@ impl Instance {
         let collector = guest.collector.as_mut().ok_or_else(|| host("the collector is gone".to_owned()))?;
         let output = collector.finish(state).map_err(|error| host(error.to_string()))?;
         Ok(Output { memory, state_grown, ..output })
+    }
+}
+
+/// Accumulators that a call returned, none of them too large.
+fn accumulators(found: Vec<Option<Bytes>>, call: &'static str) -> Result<Vec<Option<Bytes>>, CallError> {
+    match found.iter().flatten().map(Bytes::len).find(|bytes| *bytes > ACCUMULATOR_BYTES_MAX) {
+        None => Ok(found),
+        Some(bytes) => {
+            let what = format!("an accumulator of {bytes} bytes, at most {ACCUMULATOR_BYTES_MAX} are allowed");
+            Err(CallError::new(CallErrorReason::Returned { call, what }))
+        }
     }
 }
 

@@ -179,6 +179,10 @@ pub const STATE_BYTES_MAX: u64 = 1 << 40;
 /// the call.
 pub const SNAPSHOT_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of an accumulator of an aggregate, which is a value in a table too. Each is read and written whole with every batch that has
+/// an event of its group.
+pub const ACCUMULATOR_BYTES_MAX: usize = nodata_log::limits::STATE_VALUE_BYTES_MAX;
+
 /// Keys that a guest may get or put at once. They are copied before they are looked up.
 pub const STATE_KEYS_MAX: usize = 1 << 16;
 

@@ -24,6 +24,15 @@ impl EmitError {
     pub(crate) fn in_row(row: usize, error: &EventError) -> Self {
         Self::Invalid(format!("row {row}: {error}"))
     }
+
+    /// For who made it, where no guest is asked.
+    pub(crate) fn into_words(self) -> String {
+        match self {
+            Self::UnknownPort(port) => format!("there is no port \"{port}\""),
+            Self::BudgetExceeded => "there is no room for it".to_owned(),
+            Self::Invalid(what) => what,
+        }
+    }
 }
 
 fn invalid<T>(what: fmt::Arguments<'_>) -> Result<T, EmitError> {

@@ -1,5 +1,6 @@
 //! How a command fails: one sentence, one hint, one exit code.
 
+use crate::cli::out::readable;
 use crate::server::ServerError;
 use nodata_client::Error as ClientError;
 use serde_json::json;
@@ -82,9 +83,10 @@ impl CliError {
                 text.push_str(&error.to_string());
                 text.push('\n');
             } else {
-                text.push_str(&format!("error: {}\n", self.message));
+                // A component may be among those who speak here.
+                text.push_str(&format!("error: {}\n", readable(&self.message)));
                 if let Some(hint) = &self.hint {
-                    text.push_str(&format!("hint: {hint}\n"));
+                    text.push_str(&format!("hint: {}\n", readable(hint)));
                 }
             }
             // There is nowhere left to say that this failed.

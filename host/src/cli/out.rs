@@ -2,6 +2,7 @@
 
 use crate::cli::CliError;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write};
 
 /// Standard output.
@@ -26,7 +27,7 @@ impl Out {
             writeln!(out)?;
         } else {
             for line in lines() {
-                writeln!(out, "{line}")?;
+                writeln!(out, "{}", readable(&line))?;
             }
         }
         Ok(out.flush()?)
@@ -39,6 +40,12 @@ impl Out {
     }
 }
 
+/// Text that a terminal can show: what a component says must not move the cursor, or write over what others say.
+pub(crate) fn readable(text: &str) -> Cow<'_, str> {
+    let moves = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if text.contains(moves) { text.replace(moves, "\u{fffd}").into() } else { text.into() }
+}
+
 /// Whether a person is watching.
 pub(crate) fn has_terminal() -> bool {
     io::stderr().is_terminal()
@@ -49,11 +56,15 @@ pub(crate) fn has_input_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
+/// Columns are at most so wide.
+const WIDTH_MAX: usize = 1000;
+
 /// Columns as wide as what is in them.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain([head[column].chars().count()]).max().unwrap_or(0)
+        // Wider ones stand out: nobody has such a screen, and no formatter such a width.
+        cells.chain([head[column].chars().count()]).max().unwrap_or(0).min(WIDTH_MAX)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let line = |cells: Vec<&str>| {
@@ -120,5 +131,14 @@ mod tests {
     fn columns_are_as_wide_as_what_is_in_them() {
         let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["longer".to_owned(), String::new()]];
         assert_eq!(table(&["NAME", "N"], &rows), ["NAME    N", "a       1", "longer"]);
+        let huge = "x".repeat(100_000);
+        let lines = table(&["NAME", "N"], &[vec![huge.clone(), "1".to_owned()]]);
+        assert_eq!((lines[0].len(), &lines[1]), (WIDTH_MAX + 3, &format!("{huge}  1")));
+    }
+
+    #[test]
+    fn nothing_moves_the_cursor() {
+        assert_eq!(readable("a\tb\nc é"), "a\tb\nc é");
+        assert_eq!(readable("\u{1b}[2J\rall is well\u{8}\u{9b}"), "\u{fffd}[2J\u{fffd}all is well\u{fffd}\u{fffd}");
     }
 }

@@ -135,6 +135,14 @@ impl Server {
         self.said.lock().unwrap().clone()
     }
 
+    /// The memory that the process has, in bytes, as the system counts it.
+    #[allow(dead_code, reason = "only the test of evil components asks")]
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        kibibytes.unwrap().parse::<u64>().unwrap() << 10
+    }
+
     /// Waits until the server has said this: what it writes comes here a moment later.
     pub(crate) fn wait_until_it_says(&self, text: &str) {
         while !self.said().contains(text) {

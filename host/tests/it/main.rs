@@ -11,9 +11,11 @@ mod budgets; // what they may use, and what they used
 mod clickhouse;
 mod command_line;
 mod deployments;
+mod evil;
 mod examples;
 mod failures;
 mod flights;
+mod forged; // components that no toolchain makes
 mod golden;
 mod harness;
 mod http_poll;

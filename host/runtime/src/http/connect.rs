@@ -36,9 +36,13 @@ pub(crate) struct Connect {
 }
 
 impl Connect {
-    async fn connect(self, uri: Uri) -> Result<TcpStream, ConnectError> {
+    /// Connects to where a name leads, which is asked once.
+    async fn connect<F>(self, uri: Uri, look_up: impl FnOnce(Target) -> F) -> Result<TcpStream, ConnectError>
+    where
+        F: Future<Output = io::Result<Vec<SocketAddr>>>,
+    {
         let target = Target::of(&uri).ok_or(ConnectError::Invalid)?;
-        let addresses = self.resolve(&target).await?;
+        let addresses = self.resolve(&target, look_up).await?;
         // One after the other, each with its share of the time: the first may be one that nobody answers at.
         let share = HTTP_CONNECT / addresses.len().max(1) as u32;
         let mut failure = ConnectError::TimedOut;
@@ -57,13 +61,20 @@ impl Connect {
     }
 
     /// The addresses that may be connected to.
-    async fn resolve(&self, target: &Target) -> Result<Vec<SocketAddr>, ConnectError> {
+    async fn resolve<F>(
+        &self,
+        target: &Target,
+        look_up: impl FnOnce(Target) -> F,
+    ) -> Result<Vec<SocketAddr>, ConnectError>
+    where
+        F: Future<Output = io::Result<Vec<SocketAddr>>>,
+    {
         let found: Vec<SocketAddr> = match target.address() {
             Some(address) => vec![(address, target.port).into()],
             None => {
-                let found = within(HTTP_CONNECT, lookup_host((target.host.as_str(), target.port))).await;
+                let found = within(HTTP_CONNECT, look_up(target.clone())).await;
                 let found = found.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
-                found.map_err(ConnectError::Resolve)?.collect()
+                found.map_err(ConnectError::Resolve)?
             }
         };
         let Some(first) = found.first().map(SocketAddr::ip) else {
@@ -75,6 +86,11 @@ impl Connect {
         let granted: Vec<SocketAddr> = found.into_iter().filter(is_granted).take(HTTP_ADDRESSES_MAX).collect();
         if granted.is_empty() { Err(ConnectError::Forbidden(first)) } else { Ok(granted) }
     }
+}
+
+/// Asks this machine for the addresses of a name.
+async fn look_up(target: Target) -> io::Result<Vec<SocketAddr>> {
+    Ok(lookup_host((target.host.as_str(), target.port)).await?.collect())
 }
 
 async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
@@ -91,7 +107,7 @@ impl Service<Uri> for Connect {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.clone().connect(uri);
+        let connecting = self.clone().connect(uri, look_up);
         Box::pin(async move { connecting.await.map(TokioIo::new) })
     }
 }
@@ -99,11 +115,16 @@ impl Service<Uri> for Connect {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt as _;
+    use std::future::ready;
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::net::TcpListener;
 
     async fn resolved(grants: &[&str], uri: &str) -> String {
         let grants = grants.iter().map(|grant| grant.parse().unwrap()).collect();
         let target = Target::of(&uri.parse().unwrap()).unwrap();
-        match (Connect { grants }).resolve(&target).await {
+        match (Connect { grants }).resolve(&target, look_up).await {
             Ok(addresses) => addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" "),
             Err(error) => error.to_string(),
         }
@@ -128,5 +149,58 @@ mod tests {
         assert_eq!(resolved(&grants, "http://127.1").await, "127.0.0.1:80");
         let refused = "the address 127.0.0.2 is not of the internet, and not granted";
         assert_eq!(resolved(&grants, "http://127.2").await, refused);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_changes_its_answer_gains_nothing() {
+        let (right, wrong) = (Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2));
+        let granted = TcpListener::bind((right, 0)).await.unwrap();
+        let port = granted.local_addr().unwrap().port();
+        let inner = TcpListener::bind((wrong, port)).await.unwrap();
+        let uri: Uri = format!("http://moves.example:{port}").parse().unwrap();
+        let grants = [format!("http://moves.example:{port} in {right}").parse().unwrap()];
+        let connect = Connect { grants: grants.into() };
+        // It answers with one address, then with both, then with the other one.
+        let answers = [vec![right], vec![wrong, right], vec![wrong]];
+        let asked = AtomicUsize::new(0);
+        let name = |target: Target| {
+            let answer = &answers[asked.fetch_add(1, Ordering::Relaxed).min(2)];
+            ready(Ok(answer.iter().map(|address| (*address, target.port).into()).collect()))
+        };
+        let mut connected = Vec::new();
+        for _ in 0..4 {
+            let answer = connect.clone().connect(uri.clone(), name).await;
+            connected.push(match answer {
+                Ok(stream) => stream.peer_addr().unwrap().ip().to_string(),
+                Err(error) => error.to_string(),
+            });
+        }
+        let refused = "the address 127.0.0.2 is not of the internet, and not granted";
+        assert_eq!(connected, ["127.0.0.1", "127.0.0.1", refused, refused]);
+        assert_eq!(asked.load(Ordering::Relaxed), 4, "what was checked is what is connected to");
+        assert!(inner.accept().now_or_never().is_none(), "nobody came");
+    }
+
+    #[tokio::test]
+    async fn a_name_of_a_private_address_is_refused_whatever_else_it_answers() {
+        let connect = Connect { grants: ["http://*".parse().unwrap()].into() };
+        let target = Target::of(&"http://rebinds.example".parse().unwrap()).unwrap();
+        let resolved = async |answers: &[&str]| {
+            let answers = answers.iter().map(|address| (address.parse::<IpAddr>().unwrap(), 80).into()).collect();
+            match connect.resolve(&target, |_| ready(Ok(answers))).await {
+                Ok(addresses) => addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" "),
+                Err(error) => error.to_string(),
+            }
+        };
+        for private in
+            ["169.254.169.254", "10.0.0.1", "::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "fe80::1"]
+        {
+            let refused = format!("the address {private} is not of the internet, and not granted");
+            assert_eq!(resolved(&[private]).await, refused);
+            assert_eq!(resolved(&[private, "8.8.8.8"]).await, "8.8.8.8:80");
+        }
+        let none = "the name could not be resolved: there is no address";
+        assert_eq!(resolved(&[]).await, none);
+        assert_eq!(resolved(&["8.8.8.8"; 9]).await, ["8.8.8.8:80"; HTTP_ADDRESSES_MAX].join(" "));
     }
 }

@@ -137,20 +137,23 @@ pub(crate) struct ColumnFromCall {
 
 impl ColumnFromCall {
     /// The elements, of which there must be so many.
-    pub(crate) fn elements(self, rows: usize, call: &str, nulls: bool) -> Result<Vec<Option<Bytes>>, CallError> {
+    pub(crate) fn elements(
+        self,
+        rows: usize,
+        call: &'static str,
+        nulls: bool,
+    ) -> Result<Vec<Option<Bytes>>, CallError> {
         let column = GuestColumn { offsets: &self.offsets, data: &self.data, validity: &self.validity };
-        let refused = |what: String| CallError::new(CallErrorReason::Permanent(format!("`{call}` returned {what}")));
-        let checked = column
-            .check("the column", rows)
-            .map_err(|error| refused(format!("no column of {rows} elements: {error:?}")))?;
+        let refused = |what: String| CallError::new(CallErrorReason::Returned { call, what });
+        let checked = column.check("the column", rows).map_err(|error| refused(error.into_words()))?;
         let spans: Vec<Option<(usize, usize)>> = (0..rows)
             .map(|row| {
                 let span = (checked.offsets[row] as usize, checked.offsets[row + 1] as usize);
                 checked.get(row).map(|_| span)
             })
             .collect();
-        if !nulls && spans.iter().any(Option::is_none) {
-            return Err(refused("a null, which means nothing here".to_owned()));
+        if let Some(row) = spans.iter().position(Option::is_none).filter(|_| !nulls) {
+            return Err(refused(format!("the column: element {row} is null")));
         }
         let data = Bytes::from(self.data);
         Ok(spans.into_iter().map(|span| span.map(|(from, to)| data.slice(from..to))).collect())

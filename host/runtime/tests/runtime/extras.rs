@@ -31,7 +31,7 @@ async fn an_instance_that_does_not_open_has_not_started() {
         assert!(!error.instance_lives());
     }
     let error = lifecycle("panic", "").try_start().await.err().unwrap();
-    assert!(error.to_string().starts_with("the component panicked at "), "{error}");
+    assert!(error.to_string().starts_with("the component does not open: the component panicked at "), "{error}");
     let error = lifecycle("write", "").try_start().await.err().unwrap();
     let read = "while a component begins or ends, state can only be read";
     assert!(error.to_string().ends_with(read), "{error}");

@@ -1,10 +1,12 @@
 //! Requests of guests to receivers that behave in every way.
 
-use crate::harness::setup;
+use crate::harness::{runtime, setup};
+use nodata_runtime::limits::HTTP_REQUESTS_MAX;
 use std::io::{Read as _, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// What a receiver does with a connection.
 type Answer = fn(&mut TcpStream);
@@ -108,6 +110,125 @@ async fn what_is_not_granted_does_not_leave() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_not_of_the_internet_is_refused_however_it_is_written() {
+    let receiver = receiver(|_| ());
+    let port = receiver.address.split_once(':').unwrap().1;
+    let setup = setup("asks-as-told").allow_http(&format!("http://*:{port}"));
+    let mut running = setup.start().await;
+    let denied = "denied: the host is at an address that is not of the internet, and the deployment is not granted it";
+    for host in [
+        "127.0.0.1",
+        "127.0.0.1.",
+        "127.1",
+        "127.0.1",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.1",
+        "0177.0.0.1",
+        "0",
+        "localhost",
+        "LOCALHOST.",
+        "169.254.169.254",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[64:ff9b::127.0.0.1]",
+        "[2002:7f00:1::]",
+        "[fe80::1]",
+        "[fc00::1]",
+    ] {
+        let ask = format!("GET http://{host}:{port}/");
+        let output = running.call(&[&ask]).await;
+        assert_eq!(running.show(&output), format!("permanent(\"{ask}: {denied}\")"));
+    }
+    assert_eq!(receiver.connections.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn whoever_is_asked_is_who_is_granted() {
+    let inner = receiver(|_| ());
+    let outer = receiver(|stream| {
+        while let Some((head, _)) = request(stream) {
+            let host = head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+            say(stream, &format!("HTTP/1.1 200 OK\r\nlocation: {host}\r\ncontent-length: 0\r\n\r\n"));
+        }
+    });
+    let (granted, other) = (&outer.address, &inner.address);
+    let denied = "denied: the deployment may not send this; the log of the deployment says what it may";
+    let setup = setup("asks-as-told").allow_http(&format!("http://{granted}"));
+    let mut running = setup.start().await;
+    for url in [
+        format!("http://{other}/"),
+        format!("http://{granted}@{other}/"),
+        format!("http://user:password@{granted}/"),
+        format!("http://{other}#@{granted}/"),
+        format!("http://{other}?@{granted}/"),
+        format!("https://{granted}/"),
+    ] {
+        let output = running.call(&[&format!("GET {url}")]).await;
+        let shown = running.show(&output);
+        assert!(shown.starts_with("permanent(\"GET http") && shown.contains(denied), "{url}: {shown}");
+    }
+    // It says whom it asks, and no component can have it say otherwise.
+    let output = running.call(&[&format!("GET http://{granted}/")]).await;
+    assert_eq!(running.show(&output), format!("200 to {granted}, 0 bytes"));
+    for field in ["host", "Host", "connection", "transfer-encoding", "proxy-connection", "upgrade"] {
+        let setup = self::setup("asks-as-told").allow_http(&format!("http://{granted}")).config("field", field);
+        let mut running = setup.start().await;
+        let output = running.call(&[&format!("GET http://{granted}/")]).await;
+        let shown = running.show(&output);
+        assert!(shown.starts_with("permanent("), "{field}: {shown}");
+    }
+    assert_eq!(inner.connections.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn so_many_requests_at_once_and_one_more_waits() {
+    let (go, gone) = std::sync::mpsc::sync_channel::<()>(2 * HTTP_REQUESTS_MAX);
+    let gone = std::sync::Mutex::new(gone);
+    let receiver = receiver(move |stream| {
+        request(stream);
+        // Each waits until it may go.
+        let _ = gone.lock().unwrap().recv();
+        say(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    });
+    let origin = format!("http://{}", receiver.address);
+    let client = runtime().http_client(&[origin.parse().unwrap()]).unwrap();
+    let ask = || {
+        let (client, origin) = (client.clone(), origin.clone());
+        let wait = Duration::from_secs(3600);
+        tokio::spawn(async move { client.get(&origin, &[], wait, wait).await.unwrap().status() })
+    };
+    let asked: Vec<_> = (0..HTTP_REQUESTS_MAX + 10).map(|_| ask()).collect();
+    while receiver.connections.load(Ordering::Relaxed) < HTTP_REQUESTS_MAX {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Another deployment has room of its own.
+    let other = runtime().http_client(&[origin.parse().unwrap()]).unwrap();
+    let others = {
+        let origin = origin.clone();
+        tokio::spawn(async move {
+            let wait = Duration::from_secs(3600);
+            other.get(&origin, &[], wait, wait).await.unwrap().status()
+        })
+    };
+    while receiver.connections.load(Ordering::Relaxed) < HTTP_REQUESTS_MAX + 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(receiver.connections.load(Ordering::Relaxed), HTTP_REQUESTS_MAX + 1);
+    (0..asked.len() + 1).for_each(|_| go.send(()).unwrap());
+    for answer in asked {
+        assert_eq!(answer.await.unwrap(), 200);
+    }
+    assert_eq!(others.await.unwrap(), 200);
+}
+
+#[tokio::test]
 async fn a_redirect_is_an_answer() {
     let inner = receiver(|_| ());
     let to = inner.address.clone();
@@ -124,7 +245,7 @@ async fn a_redirect_is_an_answer() {
 
 #[tokio::test]
 async fn a_receiver_that_behaves_badly_is_an_error_that_may_pass() {
-    let cases: [(Answer, &str); 8] = [
+    let cases: [(Answer, &str); 10] = [
         (|_| (), "the connection was closed without an answer"),
         (|stream| drop(request(stream)), "the connection was closed without an answer"),
         (
@@ -176,6 +297,25 @@ async fn a_receiver_that_behaves_badly_is_an_error_that_may_pass() {
                 while stream.write_all(field.as_bytes()).is_ok() {}
             },
             "the header of the answer is too large",
+        ),
+        (
+            |stream| {
+                request(stream);
+                // A header that never ends, byte for byte.
+                say(stream, "HTTP/1.1 200 OK\r\nx: ");
+                while stream.write_all(b"y").is_ok() {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+            },
+            "no answer in time",
+        ),
+        (
+            |stream| {
+                request(stream);
+                // Something is promised again and again.
+                while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_ok() {}
+            },
+            "no answer in time",
         ),
     ];
     for (answer, why) in cases {
