@@ -40,6 +40,15 @@ pub struct Output {
     pub memory: Option<Bytes>,
 }
 
+impl Output {
+    /// Leaves what the call did to state, and nothing that others would see.
+    pub fn emits_nothing(&mut self) {
+        self.batches.clear();
+        self.rejected.clear();
+        (self.events, self.bytes) = (0, 0);
+    }
+}
+
 /// The events that go to one partition behind one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Emitted {

@@ -8,7 +8,7 @@ use crate::deployment::{
     UpdateRequest, Usage, Window,
 };
 use crate::limits::{LOG_LOOK, LOG_MESSAGES, REASON_BYTES_MAX};
-use crate::registry::{ComponentRef, RegistryError};
+use crate::registry::{ComponentRef, Labels, RegistryError};
 use nodata_log::LogError;
 use nodata_proto::server as wire;
 use nodata_proto::server::aggregate::Window as AskedWindow;
@@ -25,6 +25,16 @@ use tonic::{Code, Request, Response, Status};
 pub(crate) struct DeploymentApi {
     pub(crate) deployments: Deployments,
     pub(crate) stop: CancellationToken,
+}
+
+impl DeploymentApi {
+    async fn labels(&self) -> Result<Labels, Refusal> {
+        Ok(self.deployments.labels().await?)
+    }
+
+    async fn shown(&self, view: &DeploymentView) -> Result<Option<wire::Deployment>, Refusal> {
+        Ok(Some(deployment_to_wire(view, &self.labels().await?)))
+    }
 }
 
 impl From<DeploymentError> for Refusal {
@@ -78,12 +88,13 @@ impl From<DeploymentError> for Refusal {
     }
 }
 
-fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
+fn deployment_to_wire(view: &DeploymentView, labels: &Labels) -> wire::Deployment {
     let spec = &view.spec;
     wire::Deployment {
         name: spec.name.clone(),
         component: spec.component.clone(),
         digest: spec.digest.clone(),
+        label: labels.highest(&spec.component, &spec.digest),
         role: Some(match spec.role {
             DeploymentRole::Transform => {
                 Role::Transform(wire::Transform { input: spec.input.clone(), outputs: spec.outputs.clone() })
@@ -102,20 +113,21 @@ fn deployment_to_wire(view: &DeploymentView) -> wire::Deployment {
         kept_timestamp_us: spec.kept_us,
         tick_us: spec.tick_us,
         revision: spec.revision,
-        rollout: spec.rollout.as_ref().map(rollout_to_wire),
-        shadow: spec.shadow.as_ref().map(shadow_to_wire),
-        rebuild: rebuild_to_wire(view),
+        rollout: spec.rollout.as_ref().map(|rollout| rollout_to_wire(rollout, labels)),
+        shadow: spec.shadow.as_ref().map(|shadow| shadow_to_wire(shadow, labels)),
+        rebuild: rebuild_to_wire(view, labels),
         budget: Some(budget_to_wire(spec.budget.in_force())),
         budget_asked: Some(budget_to_wire(spec.budget)),
         usage: Some(usage_to_wire(view.usage_of_tasks(), view.usage)),
     }
 }
 
-fn rollout_to_wire(rollout: &Rollout) -> wire::Rollout {
+fn rollout_to_wire(rollout: &Rollout, labels: &Labels) -> wire::Rollout {
     wire::Rollout {
         from_revision: rollout.from.number,
         from_component: rollout.from.component.clone(),
         from_digest: rollout.from.digest.clone(),
+        from_label: labels.highest(&rollout.from.component, &rollout.from.digest),
         canary_partitions: rollout.canary,
         probation_us: rollout.probation_us,
         began_timestamp_us: rollout.began_us,
@@ -123,7 +135,7 @@ fn rollout_to_wire(rollout: &Rollout) -> wire::Rollout {
 }
 
 /// A revision that makes its state anew, or that goes on to where the one before ended.
-fn rebuild_to_wire(view: &DeploymentView) -> Option<wire::Rebuild> {
+fn rebuild_to_wire(view: &DeploymentView, labels: &Labels) -> Option<wire::Rebuild> {
     let spec = &view.spec;
     let (revision, component, digest, since_us) = match (&spec.rebuild, &spec.follows) {
         (Some(Rebuild { revision, since_us, .. }), _) => {
@@ -136,17 +148,19 @@ fn rebuild_to_wire(view: &DeploymentView) -> Option<wire::Rebuild> {
         revision,
         component: component.clone(),
         digest: digest.clone(),
+        label: labels.highest(component, digest),
         since_timestamp_us: since_us,
         events_left: view.left_to_rebuild,
         reason: view.trouble_of_rebuild.clone(),
     })
 }
 
-fn shadow_to_wire(shadow: &Shadow) -> wire::Shadow {
+fn shadow_to_wire(shadow: &Shadow, labels: &Labels) -> wire::Shadow {
     wire::Shadow {
         revision: shadow.revision.number,
         component: shadow.revision.component.clone(),
         digest: shadow.revision.digest.clone(),
+        label: labels.highest(&shadow.revision.component, &shadow.revision.digest),
         since_timestamp_us: shadow.since_us,
     }
 }
@@ -170,7 +184,7 @@ fn shadow_report_to_wire(report: &ShadowReport) -> wire::ShadowReport {
     }
 }
 
-fn change_to_wire(change: &Change) -> wire::Change {
+fn change_to_wire(change: &Change, labels: &Labels) -> wire::Change {
     let kind = match change.what {
         Changed::Deployed => wire::ChangeKind::Deployed,
         Changed::Updated => wire::ChangeKind::Updated,
@@ -190,6 +204,7 @@ fn change_to_wire(change: &Change) -> wire::Change {
         revision: change.revision,
         component: change.component.clone(),
         digest: change.digest.clone(),
+        label: labels.highest(&change.component, &change.digest),
         reason: change.why.clone(),
     }
 }
@@ -487,7 +502,7 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
     async fn deploy(&self, request: Request<wire::DeployRequest>) -> Result<Response<wire::DeployResponse>, Status> {
         let request = deploy_request(request.into_inner())?;
         let view = self.deployments.deploy(request).await.map_err(Refusal::from)?;
-        Ok(Response::new(wire::DeployResponse { deployment: Some(deployment_to_wire(&view)) }))
+        Ok(Response::new(wire::DeployResponse { deployment: self.shown(&view).await? }))
     }
 
     async fn list_deployments(
@@ -499,7 +514,8 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
         let views = listed.map_err(Refusal::from)?;
         let (page, next_page_token) =
             status::page(views, request.page_size, &request.page_token, |view| view.spec.name.clone());
-        let deployments = page.iter().map(deployment_to_wire).collect();
+        let labels = self.labels().await?;
+        let deployments = page.iter().map(|view| deployment_to_wire(view, &labels)).collect();
         Ok(Response::new(wire::ListDeploymentsResponse { deployments, next_page_token }))
     }
 
@@ -509,12 +525,13 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
     ) -> Result<Response<wire::DescribeDeploymentResponse>, Status> {
         let view = self.deployments.describe(&request.into_inner().name).await.map_err(Refusal::from)?;
         let imports = self.deployments.imports(&view.spec).await.map_err(Refusal::from)?;
+        let labels = self.labels().await?;
         Ok(Response::new(wire::DescribeDeploymentResponse {
             imports,
-            deployment: Some(deployment_to_wire(&view)),
+            deployment: Some(deployment_to_wire(&view, &labels)),
             tasks: view.tasks.iter().map(task_to_wire).collect(),
             metrics: view.metrics.into_iter().map(metric_to_wire).collect(),
-            history: view.spec.history.iter().map(change_to_wire).collect(),
+            history: view.spec.history.iter().map(|change| change_to_wire(change, &labels)).collect(),
         }))
     }
 
@@ -524,7 +541,7 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
     ) -> Result<Response<wire::UpdateDeploymentResponse>, Status> {
         let request = update_request(request.into_inner())?;
         let view = self.deployments.update(request).await.map_err(Refusal::from)?;
-        Ok(Response::new(wire::UpdateDeploymentResponse { deployment: Some(deployment_to_wire(&view)) }))
+        Ok(Response::new(wire::UpdateDeploymentResponse { deployment: self.shown(&view).await? }))
     }
 
     async fn end_shadow(
@@ -533,7 +550,7 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
     ) -> Result<Response<wire::EndShadowResponse>, Status> {
         let view = self.deployments.end_shadow(&request.into_inner().name).await.map_err(Refusal::from)?;
         Ok(Response::new(wire::EndShadowResponse {
-            deployment: Some(deployment_to_wire(&view)),
+            deployment: self.shown(&view).await?,
             tasks: view.tasks.iter().map(task_to_wire).collect(),
         }))
     }
@@ -546,7 +563,7 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
         check_reason(&reason)?;
         let rolled_back = self.deployments.roll_back(&name, revision, no_way_back, &reason).await;
         let view = rolled_back.map_err(Refusal::from)?;
-        Ok(Response::new(wire::RollBackDeploymentResponse { deployment: Some(deployment_to_wire(&view)) }))
+        Ok(Response::new(wire::RollBackDeploymentResponse { deployment: self.shown(&view).await? }))
     }
 
     async fn pause_deployment(
@@ -554,7 +571,7 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
         request: Request<wire::PauseDeploymentRequest>,
     ) -> Result<Response<wire::PauseDeploymentResponse>, Status> {
         let view = self.deployments.pause(&request.into_inner().name).await.map_err(Refusal::from)?;
-        Ok(Response::new(wire::PauseDeploymentResponse { deployment: Some(deployment_to_wire(&view)) }))
+        Ok(Response::new(wire::PauseDeploymentResponse { deployment: self.shown(&view).await? }))
     }
 
     async fn resume_deployment(
@@ -562,7 +579,7 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
         request: Request<wire::ResumeDeploymentRequest>,
     ) -> Result<Response<wire::ResumeDeploymentResponse>, Status> {
         let view = self.deployments.resume(&request.into_inner().name).await.map_err(Refusal::from)?;
-        Ok(Response::new(wire::ResumeDeploymentResponse { deployment: Some(deployment_to_wire(&view)) }))
+        Ok(Response::new(wire::ResumeDeploymentResponse { deployment: self.shown(&view).await? }))
     }
 
     async fn reset_deployment(
@@ -572,7 +589,7 @@ impl wire::deployment_service_server::DeploymentService for DeploymentApi {
         let request = reset_request(request.into_inner())?;
         let (view, moved) = self.deployments.reset(&request).await.map_err(Refusal::from)?;
         Ok(Response::new(wire::ResetDeploymentResponse {
-            deployment: Some(deployment_to_wire(&view)),
+            deployment: self.shown(&view).await?,
             tasks: moved.into_iter().map(moved_to_wire).collect(),
         }))
     }

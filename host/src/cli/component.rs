@@ -431,15 +431,22 @@ pub(crate) fn split(reference: &str) -> (String, String) {
 
 /// How a version is called: by its highest label, and by its digest.
 pub(crate) fn named(component: &Component) -> String {
-    match component.labels.first() {
-        Some(label) => format!("{label}, {}", short(&component.digest)),
-        None => short(&component.digest).to_owned(),
-    }
+    named_by(component.labels.first().map_or("", String::as_str), &component.digest)
+}
+
+/// The same; without a label, by its digest alone.
+pub(crate) fn named_by(label: &str, digest: &str) -> String {
+    if label.is_empty() { short(digest).to_owned() } else { format!("{label}, {}", short(digest)) }
 }
 
 /// Enough of a digest to tell components apart.
 pub(crate) fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
+}
+
+/// A version of a component, for a person.
+pub(crate) fn called(component: &str, label: &str, digest: &str) -> String {
+    format!("{component} ({})", named_by(label, digest))
 }
 
 pub(crate) fn to_json(component: &Component) -> Value {

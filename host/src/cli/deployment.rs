@@ -2,7 +2,7 @@
 
 use crate::cli::add_component::{policy_text, position};
 use crate::cli::budget;
-use crate::cli::component::short;
+use crate::cli::component::called;
 use crate::cli::out::{bytes, count, table, time};
 use crate::cli::shadow::{self, ShadowArgs};
 use crate::cli::update::{self, RollbackArgs, UpdateArgs};
@@ -158,7 +158,7 @@ async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliEr
                     // What is kept uses nothing.
                     row.extend((!kept).then(|| usage::cpu(&deployment.usage.unwrap_or_default())));
                     row.push(wiring(deployment));
-                    row.push(format!("{} ({})", deployment.component, short(&deployment.digest)));
+                    row.push(called(&deployment.component, &deployment.label, &deployment.digest));
                     row
                 };
                 let head: &[&str] = match kept {
@@ -236,7 +236,7 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
     let deployment = described.deployment.clone().unwrap_or_default();
     let mut lines = vec![
         format!("deployment {}: {}, lag {}", deployment.name, state(deployment.state()), count(deployment.lag)),
-        format!("component  {} ({})", deployment.component, short(&deployment.digest)),
+        format!("component  {}", called(&deployment.component, &deployment.label, &deployment.digest)),
         format!("revision   {}{}", deployment.revision, rollout(&deployment)),
         format!("topics     {}", wiring(&deployment)),
         format!("on error   {}", policy_text(&deployment.on_error.unwrap_or_default())),
@@ -256,12 +256,12 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
     lines.extend(grants::lines(&described.imports, &deployment).into_iter().map(|line| format!("asks to    {line}")));
     lines.extend(budget::lines(&deployment).into_iter().map(|line| format!("budget     {line}")));
     if let Some(rebuild) = &deployment.rebuild {
-        let component = format!("{} ({})", rebuild.component, short(&rebuild.digest));
+        let component = called(&rebuild.component, &rebuild.label, &rebuild.digest);
         let left = count(rebuild.events_left);
         lines.push(format!("rebuild    revision {}, {component}, {left} events are left", rebuild.revision));
     }
     if let Some(shadow) = &deployment.shadow {
-        let component = format!("{} ({})", shadow.component, short(&shadow.digest));
+        let component = called(&shadow.component, &shadow.label, &shadow.digest);
         lines.push(format!("shadow     revision {}, {component}", shadow.revision));
     }
     lines.push(String::new());
@@ -315,7 +315,7 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
 /// How an update goes on, behind the number of the revision.
 fn rollout(deployment: &Deployment) -> String {
     let Some(rollout) = &deployment.rollout else { return String::new() };
-    let component = format!("{} ({})", rollout.from_component, short(&rollout.from_digest));
+    let component = called(&rollout.from_component, &rollout.from_label, &rollout.from_digest);
     let on = match rollout.canary_partitions {
         Some(1) => " on the first partition".to_owned(),
         Some(canary) => format!(" on the first {canary} partitions"),
@@ -342,7 +342,7 @@ pub(crate) fn history_line(change: &Change) -> String {
         ChangeKind::RebuildEnded => "works, and no other one makes its state anew any more",
     };
     let reason = if change.reason.is_empty() { String::new() } else { format!(": {}", change.reason) };
-    let component = format!("{} ({})", change.component, short(&change.digest));
+    let component = called(&change.component, &change.label, &change.digest);
     format!("{}  revision {} {what}, {component}{reason}", time(change.timestamp_us), change.revision)
 }
 
@@ -367,6 +367,7 @@ fn change_to_json(change: &Change) -> Value {
         "revision": change.revision,
         "component": change.component,
         "digest": change.digest,
+        "label": change.label,
         "reason": change.reason,
     })
 }
@@ -484,6 +485,7 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
         "lag": deployment.lag,
         "component": deployment.component,
         "digest": deployment.digest,
+        "label": deployment.label,
         role: wiring,
         "config": deployment.config,
         "secrets": deployment.secrets,
@@ -498,18 +500,20 @@ pub(crate) fn to_json(deployment: &Deployment) -> Value {
     if let Some(rebuild) = &deployment.rebuild {
         json["rebuild"] = json!({
             "revision": rebuild.revision, "component": rebuild.component, "digest": rebuild.digest,
-            "events_left": rebuild.events_left, "reason": rebuild.reason,
+            "label": rebuild.label,            "events_left": rebuild.events_left, "reason": rebuild.reason,
         });
     }
     if let Some(shadow) = &deployment.shadow {
-        let (component, digest) = (&shadow.component, &shadow.digest);
-        json["shadow"] = json!({ "revision": shadow.revision, "component": component, "digest": digest });
+        json["shadow"] = json!({
+            "revision": shadow.revision, "component": shadow.component, "digest": shadow.digest, "label": shadow.label,
+        });
     }
     if let Some(rollout) = &deployment.rollout {
         json["rollout"] = json!({
             "from_revision": rollout.from_revision,
             "from_component": rollout.from_component,
             "from_digest": rollout.from_digest,
+            "from_label": rollout.from_label,
             "canary_partitions": rollout.canary_partitions,
             "probation_us": rollout.probation_us,
             "began": time(rollout.began_timestamp_us),

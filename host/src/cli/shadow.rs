@@ -1,6 +1,6 @@
 //! `nodata deployment shadow`
 
-use crate::cli::component::short;
+use crate::cli::component::called;
 use crate::cli::out::{count, table, time};
 use crate::cli::{CliError, Common};
 use clap::Args;
@@ -41,6 +41,7 @@ pub(crate) async fn shadow(args: ShadowArgs) -> Result<(), CliError> {
         "revision": shadow.revision,
         "component": shadow.component,
         "digest": shadow.digest,
+        "label": shadow.label,
         "since": time(shadow.since_timestamp_us),
         "ended": end,
         "tasks": tasks.iter().map(|task| {
@@ -54,7 +55,7 @@ pub(crate) async fn shadow(args: ShadowArgs) -> Result<(), CliError> {
 
 fn said(deployment: &Deployment, tasks: &[Task], end: bool) -> Vec<String> {
     let shadow = deployment.shadow.clone().unwrap_or_default();
-    let component = format!("{} ({})", shadow.component, short(&shadow.digest));
+    let component = called(&shadow.component, &shadow.label, &shadow.digest);
     let ended = if end { "was tried until now" } else { "is tried" };
     let mut lines = vec![format!(
         "{}: revision {}, {component}, {ended} beside revision {}, since {}",
@@ -85,7 +86,12 @@ fn said(deployment: &Deployment, tasks: &[Task], end: bool) -> Vec<String> {
         }
         for Difference { first_offset, last_offset, what } in &report.differences {
             lines.push(String::new());
-            lines.push(format!("partition {partition}, events {first_offset} to {last_offset}: {what}"));
+            let events = if first_offset == last_offset {
+                format!("event {first_offset}")
+            } else {
+                format!("events {first_offset} to {last_offset}")
+            };
+            lines.push(format!("partition {partition}, {events}: {what}"));
         }
     }
     lines

@@ -2,7 +2,7 @@
 
 use crate::cli::add_component::{grant, pair, policy, position, secret, tick, unique};
 use crate::cli::budget::BudgetArgs;
-use crate::cli::component::{AboutArgs, read, short, split, upload};
+use crate::cli::component::{self, AboutArgs, read, split, upload};
 use crate::cli::deployment::{history_line, to_json};
 use crate::cli::out::{Out, count};
 use crate::cli::{CliError, Common};
@@ -137,7 +137,7 @@ pub(crate) async fn update(args: UpdateArgs) -> Result<(), CliError> {
     let deployment = updated.deployment.unwrap_or_default();
     if let Some(shadow) = deployment.shadow.as_ref().filter(|_| args.shadow) {
         return args.common.out().show(&to_json(&deployment), || {
-            let component = format!("{} ({})", shadow.component, short(&shadow.digest));
+            let component = component::called(&shadow.component, &shadow.label, &shadow.digest);
             vec![
                 format!("{}: revision {} is tried beside it, {component}", deployment.name, shadow.revision),
                 format!("see where it differs: nodata deployment shadow {}", deployment.name),
@@ -185,11 +185,10 @@ pub(crate) async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
 
 /// What runs, or what is about to.
 fn component_of(deployment: &Deployment) -> String {
-    let (component, digest) = match &deployment.rebuild {
-        Some(rebuild) => (&rebuild.component, &rebuild.digest),
-        None => (&deployment.component, &deployment.digest),
-    };
-    format!("{component} ({})", short(digest))
+    match &deployment.rebuild {
+        Some(rebuild) => component::called(&rebuild.component, &rebuild.label, &rebuild.digest),
+        None => component::called(&deployment.component, &deployment.label, &deployment.digest),
+    }
 }
 
 async fn described(client: &Client, name: &str) -> Result<DescribeDeploymentResponse, CliError> {

@@ -45,6 +45,17 @@ pub struct TaskReport {
 }
 
 impl TaskReport {
+    /// Counts also what a task before it counted.
+    pub(crate) fn count_on(&mut self, before: &Self) {
+        self.events_in += before.events_in;
+        self.events_out += before.events_out;
+        self.events_rejected += before.events_rejected;
+        self.events_skipped += before.events_skipped;
+        self.events_late += before.events_late;
+        self.ticks += before.ticks;
+        self.ticks_left_out += before.ticks_left_out;
+    }
+
     /// It is paused because its component failed. What it has counted stays.
     pub(crate) fn fail(&mut self, failure: &TaskFailure) {
         self.retry(failure.attempts, failure.reason.clone(), failure.last_lines.clone());
@@ -78,6 +89,13 @@ impl Default for TaskStatus {
 }
 
 impl TaskStatus {
+    /// Of a task that starts where another one was: what that one counted is counted on, and nothing else is known yet.
+    pub(crate) fn after(before: &Self) -> Self {
+        let status = Self::default();
+        status.lock().count_on(&before.lock());
+        status
+    }
+
     pub(crate) fn report(&self) -> TaskReport {
         self.lock().clone()
     }

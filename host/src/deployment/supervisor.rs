@@ -156,7 +156,11 @@ impl Supervisor {
         if let Some(known) = live.get_mut(&spec.name).filter(|live| Some(live.owner) == followed) {
             // Those that made its state anew are its tasks now.
             known.owner = spec.owner;
-            known.tasks = std::mem::take(&mut known.rebuilding);
+            let before = std::mem::replace(&mut known.tasks, std::mem::take(&mut known.rebuilding));
+            for (task, before) in known.tasks.iter().filter_map(|(number, task)| Some((task, before.get(number)?))) {
+                let before = before.status.report();
+                task.status.update(|report| report.count_on(&before));
+            }
         }
         if let Some(known) = live.get_mut(&spec.name).filter(|live| live.owner == spec.owner) {
             known.replay.send_if_modified(|replay| std::mem::replace(replay, spec.replay) != spec.replay);
@@ -295,7 +299,6 @@ impl Supervisor {
     fn start(&mut self, spec: &Arc<DeploymentSpec>, as_run: &Arc<DeploymentSpec>, source: Tp) {
         let parts = self.deployments.parts.clone();
         let stop = CancellationToken::new();
-        let status = Arc::new(TaskStatus::default());
         let mut live = self.deployments.live();
         let Some(known) = live.get_mut(&spec.name) else { return };
         if known.http.0 != as_run.allow_http {
@@ -306,9 +309,12 @@ impl Supervisor {
         let (replay, shadow) = (known.replay.subscribe(), known.shadow.subscribe());
         let number = spec.number(source);
         let is_rebuilding = as_run.owner != spec.owner;
+        // Also who makes its state anew uses what the task may use.
+        let usage = known.tasks.get(&number).map(|task| task.usage.clone());
+        let usage = usage.unwrap_or_else(|| Arc::new(TaskUsage::new(&known.share)));
         let tasks = if is_rebuilding { &mut known.rebuilding } else { &mut known.tasks };
-        let before = tasks.get(&number).map(|task| task.usage.clone());
-        let usage = before.unwrap_or_else(|| Arc::new(TaskUsage::new(&known.share)));
+        let status = tasks.get(&number).map(|task| TaskStatus::after(&task.status));
+        let status = Arc::new(status.unwrap_or_default());
         let task = LiveTask {
             owner: as_run.owner,
             status: status.clone(),

@@ -335,6 +335,10 @@ impl Task {
                 self.position
             }
         };
+        if self.follow.is_some() {
+            // The one that works has emitted it, or is about to.
+            output.emits_nothing();
+        }
         let counts = Counts {
             events_in: rows as u64,
             events_out: output.events,

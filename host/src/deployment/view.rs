@@ -8,6 +8,7 @@ use crate::deployment::revision::Revision;
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec};
 use crate::deployment::status::{TaskReport, TaskState};
 use crate::deployment::usage::{SharedUsage, Usage};
+use crate::registry::Labels;
 use nodata_log::{LogError, Offset, TaskKey, Tp};
 use nodata_runtime::MetricSeries;
 use std::sync::Arc;
@@ -132,6 +133,11 @@ impl Deployments {
         let topic = self.parts.log.topic_by_id(spec.input_id());
         let left_to_rebuild = topic.map_or(0, |topic| self.left_to_rebuild(&spec, &topic));
         Ok(DeploymentView { spec: spec.clone(), tasks, usage, metrics, left_to_rebuild, trouble_of_rebuild })
+    }
+
+    /// What versions of components are called.
+    pub async fn labels(&self) -> Result<Labels, DeploymentError> {
+        Ok(self.parts.registry.labels().await?)
     }
 
     /// The deployments that need a version of a component: those that run it, also paused or on their way out, and what is kept of some.

@@ -8,6 +8,7 @@ mod entry; // what is known of a component
 mod error; // why one is refused
 mod holds; // what is being deployed is not deleted
 mod intake; // taking one
+mod labels; // what versions are called
 mod policy; // which are taken
 mod pull; // one that is an image elsewhere
 mod reference; // which version is meant
@@ -16,6 +17,7 @@ pub use entry::{ComponentEntry, ComponentSource, NewComponent};
 pub use error::RegistryError;
 pub use holds::Hold;
 pub use intake::{IntakeRoom, Progress, Stage};
+pub use labels::Labels;
 pub use policy::{Policy, PolicyError, PolicyRefusal};
 pub use pull::PullRequest;
 pub use reference::{ComponentRef, ReferenceError, VersionRef, label};
@@ -29,7 +31,6 @@ use nodata_log::{Clock, Expect, LogError, MetadataStore, Name};
 use nodata_runtime::{AcceptError, ComponentInfo, Digest, Program, Runtime};
 use semver::Version;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -166,19 +167,11 @@ impl Registry {
     }
 
     async fn entries(&self, prefix: &str) -> Result<Vec<ComponentEntry>, RegistryError> {
-        let mut labels: HashMap<(String, String), Vec<Version>> = HashMap::new();
-        for (key, entry) in self.meta.meta_list(&format!("{LABELS}{prefix}")).await? {
-            let Labelled { digest } = read_entry(&key, &entry.value)?;
-            let named = key.strip_prefix(LABELS).and_then(|named| named.split_once('/'));
-            if let Some((name, Ok(label))) = named.map(|(name, label)| (name, Version::parse(label))) {
-                labels.entry((name.to_owned(), digest)).or_default().push(label);
-            }
-        }
+        let labels = self.labels_below(prefix).await?;
         let mut entries = Vec::new();
         for (key, entry) in self.meta.meta_list(&format!("{ENTRIES}{prefix}")).await? {
             let mut entry: ComponentEntry = read_entry(&key, &entry.value)?;
-            entry.labels = labels.remove(&(entry.name.clone(), entry.digest.clone())).unwrap_or_default();
-            entry.labels.sort_by(|a, b| b.cmp(a));
+            entry.labels = labels.of(&entry.name, &entry.digest).to_vec();
             entries.push(entry);
         }
         entries

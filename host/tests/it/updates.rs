@@ -70,14 +70,16 @@ fn another_version_takes_over_between_two_batches() {
     server.wait_until_done("keeps-a-sum");
     let first = text(&server.described("keeps-a-sum")["digest"]);
     let file = another_version("keeps-a-sum", &server, "two");
-    let args = [&["deployment", "update", "keeps-a-sum", "--file", &file][..], &SHORT].concat();
+    let args = [&["deployment", "update", "keeps-a-sum", "--file", &file, "--version", "2.0.0"][..], &SHORT].concat();
     let said = server.ok(&args);
-    assert!(said.starts_with("keeps-a-sum: revision 2 runs, keeps-a-sum ("), "{said}");
+    assert!(said.starts_with("keeps-a-sum: revision 2 runs, keeps-a-sum (2.0.0, "), "{said}");
     server.publish("in", &["3"]);
     server.wait_until_done("keeps-a-sum");
     assert_eq!(server.values("out"), ["1", "3", "6"]);
     assert_eq!(server.history("keeps-a-sum"), history(&[("deployed", 1), ("updated", 2), ("passed", 2)]));
     assert_eq!(server.revisions("keeps-a-sum"), [2]);
+    let task = &server.described("keeps-a-sum")["tasks"][0];
+    assert_eq!((&task["events_in"], &task["events_out"]), (&json!(3), &json!(3)), "counts go on");
 
     // The same again is no update.
     let refused = server.update("keeps-a-sum", "keeps-a-sum", &[]).failed(2);
@@ -103,6 +105,7 @@ fn another_version_takes_over_between_two_batches() {
     let text = server.ok(&["deployment", "describe", "keeps-a-sum"]);
     assert!(text.contains("\nrevision   3\n"), "{text}");
     assert!(text.contains("revision 1 works again, as an operator said, keeps-a-sum ("), "{text}");
+    assert!(text.contains("revision 2 takes over, keeps-a-sum (2.0.0, "), "{text}");
 }
 
 #[test]
@@ -503,7 +506,13 @@ fn what_cannot_be_made_anew_is_refused_and_what_is_not_wanted_is_forgotten() {
     assert!(why.starts_with("revision 2: the component ended itself with exit code 1"), "{why}");
     assert_eq!((&described["revision"], &described["rebuild"]), (&json!(1), &Value::Null));
     server.wait_until_done("copies");
-    assert_eq!(server.values("out"), ["x", "y"]);
+    // What is only made anew is not emitted again, and not counted as that.
+    server.update("copies", "copies", &["--rebuild"]).ok();
+    server.publish("in", &["z"]);
+    server.wait_until_done("copies");
+    assert_eq!(server.values("out"), ["x", "y", "z"]);
+    let task = &server.described("copies")["tasks"][0];
+    assert_eq!((&task["events_in"], &task["events_out"]), (&json!(2 + 6 + 1), &json!(2 + 1)), "{task}");
     server.ok(&["add-component", "--file", &component("tells-what-it-delivers"), "--sink", "in", "--name", "sink"]);
     let refused = server.update("sink", "tells-what-it-delivers", &["--rebuild"]).failed(2);
     assert!(refused.contains("a sink keeps nothing that could be made anew"), "{refused}");

@@ -83,10 +83,6 @@ impl Task {
         output: Output,
         last_lines: &[String],
     ) -> Result<Transaction, TaskEnd> {
-        if self.follow.is_some() {
-            // The one that works has emitted it.
-            return Ok(self.lease.transaction(self.expect, next, Vec::new(), output.state));
-        }
         let mut appends = self.outputs.appends(output.batches);
         if !output.rejected.is_empty() {
             let spec = &self.settings.spec;
