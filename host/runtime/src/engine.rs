@@ -3,13 +3,11 @@
 //! The process that serves cannot compile: its engine has no compiler. A child process has one, with the same settings
 //! otherwise, and what the child makes fits this engine (see `compile`).
 
-use crate::limits::{BACKTRACE_FRAMES_MAX, FIBER_STACK_BYTES, GUEST_STACK_BYTES, TICK_MS};
+use crate::limits::{BACKTRACE_FRAMES_MAX, FIBER_STACK_BYTES, GUEST_STACK_BYTES};
+use crate::ticker::{Pulse, Ticker};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 use wasmparser::WasmFeatures;
 use wasmtime::{Config, Engine, EngineWeak, WasmBacktraceDetails};
 
@@ -65,49 +63,26 @@ pub(crate) struct StreamEngine {
     pub(crate) engine: Engine,
     /// Of the code that this engine can run.
     pub(crate) fingerprint: u64,
-    _ticker: Ticker,
+    ticker: Ticker,
 }
 
 impl StreamEngine {
     pub(crate) fn start() -> wasmtime::Result<Self> {
         let engine = running()?;
         let fingerprint = fingerprint(&compiling()?);
-        let ticker = Ticker::start(engine.weak())?;
-        Ok(Self { engine, fingerprint, _ticker: ticker })
+        let ticker = Ticker::start(turn(engine.weak()))?;
+        Ok(Self { engine, fingerprint, ticker })
+    }
+
+    /// What calls are announced to, so that they are ticked for.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        self.ticker.pulse()
     }
 }
 
-/// Turns the epoch of an engine, which is what makes guests give way.
-struct Ticker {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Ticker {
-    fn start(engine: EngineWeak) -> std::io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let tick = move || {
-            while !stopped.load(Ordering::Relaxed) {
-                std::thread::park_timeout(Duration::from_millis(TICK_MS));
-                // The thread does not keep the engine alive.
-                let Some(engine) = engine.upgrade() else { break };
-                engine.increment_epoch();
-            }
-        };
-        let thread = std::thread::Builder::new().name("nodata-tick".to_owned()).spawn(tick)?;
-        Ok(Self { stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join();
-        }
-    }
+/// Turns the epoch of an engine, which is what makes guests give way. This does not keep the engine alive.
+fn turn(engine: EngineWeak) -> impl FnMut() -> bool + Send {
+    move || engine.upgrade().inspect(Engine::increment_epoch).is_some()
 }
 
 #[cfg(test)]

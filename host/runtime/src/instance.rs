@@ -14,6 +14,7 @@ use crate::limits::{ACCUMULATOR_BYTES_MAX, HOSTCALL_BYTES_MAX, RESOURCES_MAX};
 use crate::output::Output;
 use crate::program::ProgramInner;
 use crate::state::StateStore;
+use crate::ticker::Pulse;
 use bytes::Bytes;
 use nodata_log::TimestampUs;
 use std::pin::pin;
@@ -63,6 +64,8 @@ struct Live {
     extras: Extras,
     /// That it works on.
     partition: u32,
+    /// Of who ticks for its calls.
+    pulse: Arc<Pulse>,
 }
 
 /// The functions of a role.
@@ -155,7 +158,11 @@ impl Instance {
         store.epoch_deadline_callback(|mut cx| cx.data_mut().budget.tick());
         store.data_mut().budget.begin(limits.start_cpu);
         store.set_epoch_deadline(1);
-        let instance = match within(limits.start_wall, program.pre.instantiate_async(&mut store)).await {
+        let pulse = machine.stream.pulse();
+        let ticking = pulse.call();
+        let started = within(limits.start_wall, program.pre.instantiate_async(&mut store)).await;
+        drop(ticking);
+        let instance = match started {
             Some(Ok(instance)) => instance,
             Some(Err(error)) => return Err(CallError::ended(&error, limits.start_cpu, store.data_mut())),
             None => return Err(CallError::out_of_time(limits.start_wall, store.data())),
@@ -175,7 +182,7 @@ impl Instance {
                 return Ok(Err(refused(extra.interface(), &error)));
             }
         }
-        Ok(Ok(Self { live: Some(Live { store, exports, extras, partition }) }))
+        Ok(Ok(Self { live: Some(Live { store, exports, extras, partition, pulse }) }))
     }
 
     /// Gives a transform a batch. What comes back well is to be committed as one unit; after an error nothing of the call
@@ -366,7 +373,10 @@ impl Instance {
         guest.memory.take_refusal();
         guest.budget.begin(limits.call_cpu);
         live.store.set_epoch_deadline(1);
-        match within(limits.call_wall, function.call_async(&mut live.store, parameters)).await {
+        let ticking = live.pulse.call();
+        let answered = within(limits.call_wall, function.call_async(&mut live.store, parameters)).await;
+        drop(ticking);
+        match answered {
             Some(Ok(answer)) => {
                 self.live = Some(live);
                 Ok(answer)

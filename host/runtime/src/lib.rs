@@ -36,7 +36,8 @@ mod http; // requests of components to the outside
 mod memory; // how much they have
 mod runtime; // the component host of a server
 mod stdio; // lines for the log
-mod threads; // where guests run, each in its share of the time
+mod threads;
+mod ticker; // whoever computes gives way at intervals // where guests run, each in its share of the time
 
 pub use crate::http::{HttpAnswer, HttpClient, HttpGetError, HttpGrant, HttpGrantError};
 pub use accept::{AcceptError, AcceptStage, ComponentInfo};

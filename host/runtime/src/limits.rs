@@ -54,6 +54,9 @@ pub const COMPILE_MESSAGE_BYTES_MAX: u64 = 16 << 10;
 /// in ticks. Shorter ones would cost switches, longer ones would make neighbours wait.
 pub const TICK_MS: u64 = 10;
 
+/// Ticks without a call until the thread that ticks sleeps: it need not be woken for each call while there are many.
+pub const TICKS_WITHOUT_CALLS: usize = 10;
+
 /// Weight of a deployment where guest threads are scarce: whoever has twice as much has twice the time. A deployment between the
 /// bounds may be a hundred times more important than usual, or a hundred times less, and is still served.
 pub const CPU_WEIGHT: u32 = 100;

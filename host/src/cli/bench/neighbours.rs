@@ -191,6 +191,7 @@ async fn measure(
     deploy(target, "warm", transform("warm"), &[]).await?;
     wait_until_done(target, "warm").await?;
     fill(&client, "in", args.partitions, args.events).await?;
+    target.settle().await;
     if neighbour.is_some() {
         upload_as(&client, "spins", spins.clone()).await?;
         let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);

@@ -15,6 +15,9 @@ use tempfile::TempDir;
 /// Clock ticks of a second in `/proc`; it has been 100 on Linux for ever.
 const TICKS: f64 = 100.0;
 
+/// Whoever does nothing for so long has nothing to do.
+const SETTLED: Duration = Duration::from_millis(500);
+
 /// A running server with a store of its own, which goes with it.
 pub(crate) struct Target {
     child: Child,
@@ -96,6 +99,19 @@ impl Target {
 
     pub(crate) async fn connect(&self) -> Result<Client, CliError> {
         Ok(Client::connect(&self.address).await?)
+    }
+
+    /// Waits until the server has nothing to do any more, such as writing what it was given, and the disk neither.
+    pub(crate) async fn settle(&self) {
+        loop {
+            rustix::fs::sync();
+            let before = self.usage();
+            tokio::time::sleep(SETTLED).await;
+            let now = self.usage();
+            if now.cpu_s - before.cpu_s <= 1.0 / TICKS && now.written_bytes == before.written_bytes {
+                return;
+            }
+        }
     }
 
     /// Makes a topic.
