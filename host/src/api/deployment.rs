@@ -2,10 +2,10 @@
 
 use crate::api::status::{self, Refusal};
 use crate::deployment::{
-    Aggregation, Altered, Begin, Budget, Change, Changed, DeadLetters, DeployRequest, DeployedAs, DeploymentError,
-    DeploymentRole, DeploymentSpec, DeploymentView, Deployments, Difference, ErrorPolicy, KeepOrForget, Moved,
-    OnPoison, Rebuild, ResetRequest, Rollout, Shadow, ShadowReport, SharedUsage, StartAt, TaskState, TaskView,
-    UpdateRequest, Usage, Window,
+    Aggregation, Altered, Begin, Budget, Called, Change, Changed, DeadLetters, DeployRequest, DeployedAs,
+    DeploymentError, DeploymentRole, DeploymentSpec, DeploymentView, Deployments, Difference, ErrorPolicy,
+    KeepOrForget, Moved, OnPoison, Rebuild, ResetRequest, Rollout, Shadow, ShadowReport, SharedUsage, StartAt,
+    TaskState, TaskView, UpdateRequest, Usage, Window,
 };
 use crate::limits::{LOG_LOOK, LOG_MESSAGES, REASON_BYTES_MAX};
 use crate::registry::{ComponentRef, Labels, RegistryError};
@@ -14,6 +14,7 @@ use nodata_proto::server as wire;
 use nodata_proto::server::aggregate::Window as AskedWindow;
 use nodata_proto::server::deploy_request::Role as AskedRole;
 use nodata_proto::server::deployment::Role;
+use nodata_proto::server::difference::Call as AskedOfBoth;
 use nodata_proto::server::start_position::Position;
 use nodata_runtime::{GuestLog, LogLine, LogSource, MetricSeries, MetricValue};
 use std::sync::Arc;
@@ -167,8 +168,13 @@ fn shadow_to_wire(shadow: &Shadow, labels: &Labels) -> wire::Shadow {
 
 fn shadow_report_to_wire(report: &ShadowReport) -> wire::ShadowReport {
     let difference = |difference: &Difference| wire::Difference {
-        first_offset: difference.first,
-        last_offset: difference.last,
+        call: Some(match difference.call {
+            Called::Events { first, last } => {
+                AskedOfBoth::Events(wire::EventRange { first_offset: first, last_offset: last })
+            }
+            Called::Close { groups } => AskedOfBoth::ClosedGroups(groups as u64),
+            Called::Tick { now_us, .. } => AskedOfBoth::TickTimestampUs(now_us),
+        }),
         what: difference.what.clone(),
     };
     wire::ShadowReport {

@@ -1,7 +1,7 @@
 //! `nodata add-component`
 
 use crate::cli::budget::BudgetArgs;
-use crate::cli::component::{AboutArgs, name_of, pull, read, short, split, upload};
+use crate::cli::component::{AboutArgs, name_of, named_by, pull, read, split, upload};
 use crate::cli::consume::time_us;
 use crate::cli::deployment::to_json;
 use crate::cli::{CliError, Common};
@@ -284,9 +284,9 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
     let deployed = client.deployments().deploy(request).await?.into_inner();
     let deployment = deployed.deployment.unwrap_or_default();
     args.common.out().show(&to_json(&deployment), || {
-        let digest = short(&deployment.digest);
+        let version = named_by(&deployment.label, &deployment.digest);
         vec![
-            format!("deployed {} ({digest}): {}", deployment.name, said(&deployment)),
+            format!("deployed {} ({version}): {}", deployment.name, said(&deployment)),
             format!("see how it does: nodata deployment describe {}", deployment.name),
         ]
     })

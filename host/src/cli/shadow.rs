@@ -4,7 +4,10 @@ use crate::cli::component::called;
 use crate::cli::out::{count, table, time};
 use crate::cli::{CliError, Common};
 use clap::Args;
-use nodata_client::proto::{Deployment, DescribeDeploymentRequest, Difference, EndShadowRequest, ShadowReport, Task};
+use nodata_client::proto::difference::Call;
+use nodata_client::proto::{
+    Deployment, DescribeDeploymentRequest, Difference, EndShadowRequest, EventRange, ShadowReport, Task,
+};
 use serde_json::{Value, json};
 
 /// Show where a revision that is tried beside the one that works does something else.
@@ -84,21 +87,39 @@ fn said(deployment: &Deployment, tasks: &[Task], end: bool) -> Vec<String> {
             lines.push(String::new());
             lines.push(format!("partition {partition}: it is not asked any more: {}", report.ended));
         }
-        for Difference { first_offset, last_offset, what } in &report.differences {
+        for Difference { call, what } in &report.differences {
             lines.push(String::new());
-            let events = if first_offset == last_offset {
-                format!("event {first_offset}")
-            } else {
-                format!("events {first_offset} to {last_offset}")
+            let call = match call {
+                Some(Call::Events(EventRange { first_offset: first, last_offset: last })) if first == last => {
+                    format!(", event {first}")
+                }
+                Some(Call::Events(EventRange { first_offset: first, last_offset: last })) => {
+                    format!(", events {first} to {last}")
+                }
+                Some(Call::ClosedGroups(1)) => ", closing the window of a group".to_owned(),
+                Some(Call::ClosedGroups(groups)) => format!(", closing the windows of {groups} groups"),
+                Some(Call::TickTimestampUs(at_us)) => format!(", the tick of {}", time(*at_us)),
+                None => String::new(),
             };
-            lines.push(format!("partition {partition}, {events}: {what}"));
+            lines.push(format!("partition {partition}{call}: {what}"));
         }
     }
     lines
 }
 
 fn report_to_json(report: &ShadowReport) -> Value {
-    let difference = |difference: &Difference| json!({ "first": difference.first_offset, "last": difference.last_offset, "what": difference.what });
+    let difference = |difference: &Difference| {
+        let mut json = json!({ "what": difference.what });
+        match difference.call {
+            Some(Call::Events(EventRange { first_offset, last_offset })) => {
+                (json["first"], json["last"]) = (first_offset.into(), last_offset.into());
+            }
+            Some(Call::ClosedGroups(groups)) => json["closed_groups"] = groups.into(),
+            Some(Call::TickTimestampUs(at_us)) => json["tick"] = time(at_us).into(),
+            None => {}
+        }
+        json
+    };
     json!({
         "calls": report.calls,
         "events": report.events,

@@ -42,7 +42,7 @@ pub use replay::DeadLetters;
 pub use reset::{KeepOrForget, Moved, ResetRequest};
 pub use revision::{Change, Changed, Revision, Rollout, Shadow};
 pub use scan::GroupView;
-pub use shadow::{Difference, ShadowReport};
+pub use shadow::{Called, Difference, ShadowReport};
 pub use spec::{DeploymentRole, DeploymentSpec, ErrorPolicy, OnPoison, TaskFailure};
 pub use status::{TaskReport, TaskState};
 pub use supervisor::Supervisor;

@@ -2,8 +2,8 @@
 //! would have done is compared with what was done.
 
 use crate::limits::{DIFFERENCE_BYTES_MAX, DIFFERENCES_MAX};
-use nodata_log::{EventRef, Offset, StateChange};
-use nodata_runtime::{Emitted, Input, Output, Port};
+use nodata_log::{EventRef, Offset, StateChange, TimestampUs};
+use nodata_runtime::{Emitted, Groups, Input, Output, Port};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 pub struct ShadowReport {
     /// What is tried.
     pub revision: u32,
-    /// Calls that were given to both, and their events.
+    /// Calls that were given to both, and the events of those that were about some.
     pub calls: u64,
     pub events: u64,
     /// Calls that were not compared, because the one that works left some of its rows for the next call.
@@ -32,41 +32,81 @@ pub struct ShadowReport {
 /// Something that the two do differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The input of the call.
-    pub first: Offset,
-    pub last: Offset,
+    pub call: Called,
     pub what: String,
 }
 
+/// What both were asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Called {
+    /// To process these events.
+    Events {
+        first: Offset,
+        last: Offset,
+    },
+    /// To emit what comes of so many groups of windows that are closed.
+    Close {
+        groups: usize,
+    },
+    Tick {
+        now_us: TimestampUs,
+    },
+}
+
+/// A call that both are given.
+#[derive(Clone, Copy)]
+pub(crate) enum Call<'a> {
+    Process(&'a Input),
+    Close(&'a Groups),
+    Tick { now_us: TimestampUs, watermark_us: Option<TimestampUs> },
+}
+
+impl Call<'_> {
+    fn events(self) -> u64 {
+        match self {
+            Call::Process(input) => input.len() as u64,
+            Call::Close(_) | Call::Tick { .. } => 0,
+        }
+    }
+
+    fn called(self) -> Called {
+        match self {
+            Call::Process(input) => Called::Events { first: input.first_offset(), last: input.last_offset() },
+            Call::Close(groups) => Called::Close { groups: groups.keys.len() },
+            Call::Tick { now_us, .. } => Called::Tick { now_us },
+        }
+    }
+}
+
 impl ShadowReport {
-    /// Compares what both made of an input.
-    pub(crate) fn compare(&mut self, input: &Input, ports: &[Port], works: &Output, shadow: &Output) {
+    /// Compares what both did when they were called.
+    pub(crate) fn compare(&mut self, call: Call<'_>, ports: &[Port], works: &Output, shadow: &Output) {
         self.calls += 1;
-        self.events += input.len() as u64;
+        self.events += call.events();
         for (counter, difference) in [
             (&mut self.differ_in_outputs, outputs(ports, works, shadow)),
-            (&mut self.differ_in_rejects, rejects(input, works, shadow)),
+            (&mut self.differ_in_rejects, rejects(call, works, shadow)),
             (&mut self.differ_in_state, state(works, shadow)),
         ] {
             let Some(what) = difference else { continue };
             *counter += 1;
-            note(&mut self.differences, input, what);
+            note(&mut self.differences, call, what);
         }
     }
 
-    /// The shadow failed at an input that the other one did not fail at.
-    pub(crate) fn fail(&mut self, input: &Input, why: &str) {
+    /// The shadow failed where the other one did not.
+    pub(crate) fn fail(&mut self, call: Call<'_>, why: &str) {
         self.calls += 1;
-        self.events += input.len() as u64;
+        self.events += call.events();
         self.failed += 1;
-        note(&mut self.differences, input, format!("the shadow fails: {why}"));
+        note(&mut self.differences, call, format!("the shadow fails: {why}"));
     }
 }
 
-fn note(differences: &mut Vec<Difference>, input: &Input, mut what: String) {
+fn note(differences: &mut Vec<Difference>, call: Call<'_>, mut what: String) {
     if differences.len() < DIFFERENCES_MAX {
         what.truncate(what.floor_char_boundary(DIFFERENCE_BYTES_MAX));
-        differences.push(Difference { first: input.first_offset(), last: input.last_offset(), what });
+        differences.push(Difference { call: call.called(), what });
     }
 }
 
@@ -131,7 +171,8 @@ fn bytes(bytes: &[u8]) -> String {
     if shown.len() < bytes.len() { format!("{text}… ({} bytes)", bytes.len()) } else { text }
 }
 
-fn rejects(input: &Input, works: &Output, shadow: &Output) -> Option<String> {
+fn rejects(call: Call<'_>, works: &Output, shadow: &Output) -> Option<String> {
+    let Call::Process(input) = call else { return None };
     let rows = |output: &Output| output.rejected.iter().map(|one| one.row).collect::<Vec<_>>();
     let (left, right) = (rows(works), rows(shadow));
     if left == right {

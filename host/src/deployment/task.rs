@@ -41,7 +41,6 @@ mod settings; // what it is given
 mod shadowing; // a revision that commits nothing
 mod ticking; // calls at intervals
 
-use calling::Around;
 use closing::idle;
 use committing::{Counts, InFlight, InPlace};
 use failure::{Blame, Trouble};

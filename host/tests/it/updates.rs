@@ -373,6 +373,58 @@ fn a_shadow_is_given_the_same_and_commits_nothing() {
 }
 
 #[test]
+fn a_shadow_is_asked_about_windows_and_ticks_too() {
+    let server = server("1");
+    let report = |name: &str| server.json(&["deployment", "shadow", name])["tasks"][0].clone();
+    let shadow = |name: &str, more: &[&str]| {
+        server.ok(&[&["deployment", "update", name, "--shadow"], more].concat());
+    };
+
+    // What a window is closed with has another name.
+    let window = ["--window", "tumbling=10s", "--config", "by=k", "--config", "compute=n=count", "--name", "windows"];
+    let file = component("aggregate-fields");
+    server.ok(&[&["add-component", "--file", &file, "--aggregate", "in:out"], &window[..]].concat());
+    shadow("windows", &["--config", "compute=m=count"]);
+    let event = |second: u32| format!("{{\"k\":\"a\",\"at\":\"2013-01-01T00:00:{second:02}Z\"}}\n");
+    let lines = [3, 4, 16].map(event).concat();
+    server.run_with(&["publish", "in", "--key-field", "k", "--time-field", "at"], lines.as_bytes()).ok();
+    while server.values("out").is_empty() {
+        std::thread::yield_now();
+    }
+    let windows = report("windows");
+    assert_eq!((&windows["events"], &windows["calls_with_other_outputs"]), (&json!(3), &json!(1)), "{windows:#}");
+    assert_eq!((&windows["calls_with_other_state"], &windows["calls_failed"]), (&json!(0), &json!(0)), "{windows:#}");
+    let difference = &windows["differences"][0];
+    assert_eq!(difference["closed_groups"], 1);
+    let what = text(&difference["what"]);
+    assert!(what.contains("\\\"n\\\":2") && what.contains("\\\"m\\\":2"), "{what}");
+    let said = server.ok(&["deployment", "shadow", "windows"]);
+    assert!(said.contains(&format!("partition 0, closing the window of a group: {what}")), "{said}");
+
+    // It ticks with the same state, so it counts the same; and when it fails, the other one does not.
+    server.deploy("counts-ticks", "in:out", &["--tick", "20ms"]);
+    server.upload("counts-ticks", &another_version("counts-ticks", &server, "two"));
+    shadow("counts-ticks", &["--component", "counts-ticks"]);
+    let ticks = || report("counts-ticks");
+    while ticks()["calls"].as_u64() < Some(5) {
+        std::thread::yield_now();
+    }
+    let same = ticks();
+    for of in ["calls_with_other_outputs", "calls_with_other_state", "calls_failed", "events"] {
+        assert_eq!(same[of], 0, "{same:#}");
+    }
+    shadow("counts-ticks", &["--config", "fails=always permanent"]);
+    while ticks()["ended"] == "" {
+        std::thread::yield_now();
+    }
+    let failed = ticks();
+    assert_eq!((&failed["calls"], &failed["calls_failed"]), (&json!(3), &json!(3)), "{failed:#}");
+    assert!(text(&failed["differences"][0]["tick"]).starts_with("20"), "{failed:#}");
+    let task = &server.described("counts-ticks")["tasks"][0];
+    assert_eq!((&task["ticks_left_out"], &task["state"]), (&json!(0), &json!("running")));
+}
+
+#[test]
 fn an_author_sees_what_the_file_is_now() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().to_str().unwrap();

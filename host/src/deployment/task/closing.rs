@@ -3,6 +3,7 @@
 use super::{Blame, CallFailure, InPlace, Task, TaskEnd, Trouble};
 use crate::deployment::aggregate::{self, Aggregation};
 use crate::deployment::parts::{self, Stage};
+use crate::deployment::shadow::Call;
 use crate::limits::{CLOSE_GROUPS_MAX, RETRY_FIRST, RETRY_MAX};
 use nodata_runtime::Groups;
 use std::time::{Duration, Instant};
@@ -80,9 +81,12 @@ impl Task {
             return Ok(InPlace { appends: parts::emit(to, groups)?, ..InPlace::default() });
         }
         let mut instance = self.take_instance().await?;
+        let begun = Instant::now();
         let closed = instance.close(groups).await;
         self.keep_instance(instance, closed.is_err());
-        Ok(self.in_place(closed?))
+        let closed = closed?;
+        self.ask_shadow(Call::Close(groups), &closed, begun.elapsed()).await?;
+        Ok(self.in_place(closed))
     }
 
     /// Says how far its partition is in time to whom it gave parts, if there is something new to say.

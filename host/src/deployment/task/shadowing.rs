@@ -1,10 +1,11 @@
 //! A revision that is given what this one was given, and commits nothing.
 
-use super::{Around, CallFailure, Done, Task, TaskEnd};
+use super::{CallFailure, Done, Task};
 use crate::deployment::rollout::Aside;
-use crate::deployment::shadow::ShadowReport;
+use crate::deployment::shadow::{Call, ShadowReport};
 use crate::limits::{SHADOW_FAILURES_MAX, SHADOW_SLOW_MIN, SHADOW_SLOWER};
-use nodata_runtime::{Input, Instance};
+use nodata_log::LogError;
+use nodata_runtime::{Extra, Input, Instance, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,19 +20,34 @@ pub(super) struct Shadowing {
     has_ended: bool,
 }
 
+impl Shadowing {
+    /// What is asked, if something is.
+    fn asks(&self) -> Option<Arc<Aside>> {
+        self.aside.clone().filter(|_| !self.has_ended)
+    }
+}
+
 impl Task {
     /// Gives the shadow, if there is one, what was processed a moment ago and is not committed yet: it has the same state.
-    pub(super) async fn shadow(&mut self, input: &Input, done: &Done, took: Duration) -> Result<(), TaskEnd> {
-        self.follow_shadow();
-        let Some(aside) = self.shadowing.aside.clone().filter(|_| !self.shadowing.has_ended) else { return Ok(()) };
+    pub(super) async fn shadow(&mut self, input: &Input, done: &Done, took: Duration) -> Result<(), LogError> {
         if done.output.deferred.is_some() {
-            self.settings.status.update(|report| report.shadow.get_or_insert_default().not_compared += 1);
+            self.follow_shadow();
+            if self.shadowing.asks().is_some() {
+                self.settings.status.update(|report| report.shadow.get_or_insert_default().not_compared += 1);
+            }
             return Ok(());
         }
+        self.ask_shadow(Call::Process(input), &done.output, took).await
+    }
+
+    /// Has the shadow, if there is one, do what was done a moment ago and is not committed yet.
+    pub(super) async fn ask_shadow(&mut self, call: Call<'_>, works: &Output, took: Duration) -> Result<(), LogError> {
+        self.follow_shadow();
+        let Some(aside) = self.shadowing.asks() else { return Ok(()) };
         let begun = Instant::now();
         let instance = self.shadowing.instance.take().filter(Instance::is_alive);
         let (settings, around, memory) = (&self.settings, self.around(), self.memory.saved());
-        let ports = around.ports.clone();
+        let (ports, state_bytes) = (around.ports.clone(), self.account.bytes);
         let asked = async {
             let mut instance = match instance {
                 Some(instance) => instance,
@@ -40,24 +56,31 @@ impl Task {
                     .await
                     .map_err(CallFailure::Start)?,
             };
-            let done = Around::give(around, &aside.spec, &mut instance, input.clone()).await?;
-            Ok((instance, done))
+            instance.holds_state(state_bytes);
+            let would = match call {
+                Call::Process(input) => around.give(&aside.spec, &mut instance, input.clone()).await?.output,
+                Call::Close(groups) => instance.close(groups).await?,
+                Call::Tick { now_us, watermark_us } if aside.program.has(Extra::Ticker) => {
+                    instance.tick(now_us, watermark_us).await?
+                }
+                Call::Tick { .. } => Output::default(),
+            };
+            Ok((instance, would))
         };
         let slow = took * SHADOW_SLOWER + SHADOW_SLOW_MIN;
         let why = match asked.await {
-            Err(CallFailure::Log(error)) => return Err(error.into()),
+            Err(CallFailure::Log(error)) => return Err(error),
             Ok((instance, would)) => {
                 self.shadowing.instance = Some(instance);
-                let compared = (&done.output, &would.output);
                 self.settings.status.update(|report| {
-                    report.shadow.get_or_insert_default().compare(input, &ports, compared.0, compared.1);
+                    report.shadow.get_or_insert_default().compare(call, &ports, works, &would);
                 });
                 (begun.elapsed() > slow)
                     .then(|| format!("a call took it {:?}, and {took:?} the one that works", begun.elapsed()))
             }
             Err(CallFailure::Start(error) | CallFailure::Call(error)) => {
                 let why = error.to_string();
-                self.settings.status.update(|report| report.shadow.get_or_insert_default().fail(input, &why));
+                self.settings.status.update(|report| report.shadow.get_or_insert_default().fail(call, &why));
                 Some(why)
             }
         };

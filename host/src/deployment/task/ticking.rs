@@ -1,13 +1,14 @@
 //! Ticks: calls at intervals, between two batches.
 
 use super::{Blame, CallFailure, Task, TaskEnd, Trouble, last_lines};
+use crate::deployment::shadow::Call;
 use crate::deployment::spec::OnPoison;
 use crate::deployment::status::TaskState;
 use crate::deployment::windows::Window;
 use crate::limits::{PROBATION_RETRIES, RETRY_FIRST, RETRY_MAX, TICK_TRIES};
 use nodata_log::TimestampUs;
 use nodata_runtime::{CallErrorReason, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl Task {
     /// Ticks if it is time. What comes of it is committed, and the position stays where it is.
@@ -73,11 +74,14 @@ impl Task {
     }
 
     async fn call_tick(&mut self) -> Result<Output, CallFailure> {
-        let watermark_us = self.watermark();
+        let (now_us, watermark_us) = (self.settings.clock.now_us(), self.watermark());
         let mut instance = self.take_instance().await?;
-        let ticked = instance.tick(self.settings.clock.now_us(), watermark_us).await;
+        let begun = Instant::now();
+        let ticked = instance.tick(now_us, watermark_us).await;
         self.keep_instance(instance, ticked.is_err());
-        Ok(ticked?)
+        let ticked = ticked?;
+        self.ask_shadow(Call::Tick { now_us, watermark_us }, &ticked, begun.elapsed()).await?;
+        Ok(ticked)
     }
 
     /// Of an aggregate with windows, when there was an event.
