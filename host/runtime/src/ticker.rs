@@ -105,16 +105,21 @@ mod tests {
         }
     }
 
-    #[test]
-    fn it_ticks_for_calls_and_sleeps_without() {
+    /// One that ticks, and how often it has.
+    fn counted() -> (Ticker, impl Fn() -> usize) {
         let ticks = Arc::new(AtomicUsize::new(0));
         let count = ticks.clone();
-        let ticker = Ticker::start(move || {
+        let tick = move || {
             count.fetch_add(1, Ordering::SeqCst);
             true
-        })
-        .unwrap();
-        let (pulse, ticks) = (ticker.pulse(), || ticks.load(Ordering::SeqCst));
+        };
+        (Ticker::start(tick).unwrap(), move || ticks.load(Ordering::SeqCst))
+    }
+
+    #[test]
+    fn it_ticks_for_calls_and_sleeps_without() {
+        let (ticker, ticks) = counted();
+        let pulse = ticker.pulse();
         for _ in 0..2 {
             wait_until(|| pulse.is_asleep.load(Ordering::SeqCst));
             let asleep_at = ticks();
@@ -132,21 +137,15 @@ mod tests {
 
     #[test]
     fn no_call_is_missed() {
-        let ticks = Arc::new(AtomicUsize::new(0));
-        let count = ticks.clone();
-        let ticker = Ticker::start(move || {
-            count.fetch_add(1, Ordering::SeqCst);
-            true
-        })
-        .unwrap();
+        let (ticker, ticks) = counted();
         let pulse = ticker.pulse();
         // Calls begin at about the moment at which it falls asleep.
         for _ in 0..20 {
             wait_until(|| pulse.is_asleep.load(Ordering::SeqCst));
             for _ in 0..3 {
-                let seen = ticks.load(Ordering::SeqCst);
+                let seen = ticks();
                 let _call = pulse.call();
-                wait_until(|| ticks.load(Ordering::SeqCst) > seen);
+                wait_until(|| ticks() > seen);
             }
         }
     }

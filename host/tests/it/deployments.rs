@@ -54,6 +54,7 @@ fn a_deployment_is_made_listed_and_described() {
     }
     let expected = json!({
         "name": "copies", "state": "running", "lag": 0, "component": "copies", "digest": digest,
+        "label": "",
         "transform": { "input": "in", "outputs": { "": "out" } }, "config": { "a": "1" }, "secrets": {}, "allow_http": [],
         "on_error": "retry=forever,then=dead-letter", "metrics": [], "revision": 1,
     });
