@@ -315,6 +315,8 @@ impl Deployments {
             Err(LogError::MetaConflict { .. }) => return Err(DeploymentError::Exists { name: spec.name }),
             Err(error) => return Err(error.into()),
         };
+        // Its numbers begin anew, and there is nothing to go back to.
+        self.forget_all_revisions(&spec.name).await?;
         self.view(Arc::new(spec)).await
     }
 

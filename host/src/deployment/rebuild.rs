@@ -35,6 +35,11 @@ pub struct Followed {
     pub start: Vec<Offset>,
     /// When its state began to be made anew.
     pub since_us: TimestampUs,
+    /// What it was, to be gone back to as long as its state is there.
+    #[serde(default)]
+    pub revision: u32,
+    #[serde(default)]
+    pub state_since: u32,
 }
 
 /// What a task is told that others work for, or did until a moment ago.
@@ -117,8 +122,45 @@ impl Deployments {
     /// How many tasks make state anew.
     fn rebuilding(&self, spec: &DeploymentSpec) -> usize {
         let live = self.live();
-        let is_at_it = |task: &&LiveTask| task.is_running && task.status.report().state == TaskState::Running;
+        let is_at_it = |task: &&LiveTask| {
+            let report = task.status.report();
+            task.is_running && report.state == TaskState::Running && report.has_caught_up
+        };
         live.get(&spec.name).map_or(0, |live| live.rebuilding.values().filter(is_at_it).count())
+    }
+
+    /// In words, how many events are not in the state that was made anew.
+    fn left_out(&self, spec: &DeploymentSpec) -> String {
+        let live = self.live();
+        let reports = live.get(&spec.name).into_iter().flat_map(|live| live.rebuilding.values());
+        let left_out =
+            reports.map(|task| task.status.report()).map(|report| report.events_rejected + report.events_skipped);
+        match left_out.sum() {
+            0 => String::new(),
+            1 => "an event that could not be processed, or was rejected, is left out".to_owned(),
+            count => format!("{count} events that could not be processed, or were rejected, are left out"),
+        }
+    }
+
+    /// Goes back to the revision that was before the one that made its state anew, as long as the state of that one is there. Where
+    /// the one that is gone back from has come further, that one follows it to there without emitting.
+    pub(crate) async fn go_back(
+        &self,
+        spec: DeploymentSpec,
+        version: u64,
+        followed: Followed,
+        before: Revision,
+        why: &str,
+    ) -> Result<DeploymentView, DeploymentError> {
+        let now_us = self.parts.clock.now_us();
+        let (owner, start, revision, state_since) = (spec.owner, spec.start.clone(), spec.revision, spec.state_since);
+        let mut new = spec.with(before);
+        (new.owner, new.start, new.state_since) = (followed.owner, followed.start, followed.state_since);
+        new.follows = Some(Followed { owner, start, since_us: followed.since_us, revision, state_since });
+        new.has_changed(now_us, Changed::RolledBack, why);
+        self.put_changed(&new, version).await?;
+        self.forget_failures(&new.name).await?;
+        self.view(Arc::new(new)).await
     }
 
     /// Where the task of an owner is.
@@ -156,16 +198,23 @@ impl Deployments {
             let now_us = self.parts.clock.now_us();
             let before = spec.as_revision();
             self.keep_revision(&spec.name, &before).await?;
+            let left_out = self.left_out(spec);
             let change = |spec: &mut DeploymentSpec| {
                 if spec.rebuild.as_ref() != Some(rebuild) || spec.paused {
                     return;
                 }
-                let start = std::mem::take(&mut spec.start);
-                let followed = Followed { owner: spec.owner, start, since_us: rebuild.since_us };
+                spec.end_shadow(now_us);
+                let followed = Followed {
+                    owner: spec.owner,
+                    start: std::mem::take(&mut spec.start),
+                    since_us: rebuild.since_us,
+                    revision: spec.revision,
+                    state_since: spec.state_since,
+                };
                 *spec = spec.clone().with(rebuild.revision.clone());
                 (spec.owner, spec.start) = (rebuild.owner, rebuild.start.clone());
-                (spec.rebuild, spec.follows, spec.shadow) = (None, Some(followed), None);
-                spec.has_changed(now_us, Changed::Rebuilt, "");
+                (spec.rebuild, spec.follows, spec.state_since) = (None, Some(followed), spec.revision);
+                spec.has_changed(now_us, Changed::Rebuilt, &left_out);
             };
             self.change_if_there(&spec.name, change).await?;
         }

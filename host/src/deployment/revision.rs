@@ -142,6 +142,13 @@ impl DeploymentSpec {
         Self { revision: number, component, digest, config, secrets, allow_http, budget, on_error, tick_us, ..self }
     }
 
+    /// Nothing is tried beside it any more.
+    pub(crate) fn end_shadow(&mut self, now_us: TimestampUs) {
+        if let Some(shadow) = self.shadow.take() {
+            self.has_changed(now_us, Changed::ShadowEnded, &format!("revision {}", shadow.revision.number));
+        }
+    }
+
     /// Writes down what happened. The oldest goes when there is too much.
     pub(crate) fn has_changed(&mut self, at_us: TimestampUs, what: Changed, why: &str) {
         let mut why = why.to_owned();

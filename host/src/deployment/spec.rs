@@ -140,6 +140,9 @@ pub struct DeploymentSpec {
     /// Whose work it goes on with, as soon as it is where that ended.
     #[serde(default)]
     pub follows: Option<Followed>,
+    /// The revision that made the state there is, if one did: those of before worked with another one.
+    #[serde(default)]
+    pub state_since: u32,
     /// Owners whose positions and state are forgotten when their tasks have ended.
     #[serde(default)]
     pub forgotten: Vec<u64>,
@@ -201,6 +204,7 @@ impl DeploymentSpec {
             shadow: None,
             rebuild: None,
             follows: None,
+            state_since: 0,
             forgotten: Vec::new(),
             history: Vec::new(),
             deleting: false,

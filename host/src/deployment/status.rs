@@ -40,6 +40,8 @@ pub struct TaskReport {
     pub ticks: u64,
     pub ticks_left_out: u64,
     pub memory_bytes: u64,
+    /// Of one that makes state anew: it has been where the one is that works.
+    pub has_caught_up: bool,
     /// What became of a shadow, if there is one.
     pub shadow: Option<ShadowReport>,
 }

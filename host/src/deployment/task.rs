@@ -334,6 +334,7 @@ impl Task {
                 self.position
             }
         };
+        let rejected = output.rejected.len() as u64;
         if self.follow.is_some() {
             // The one that works has emitted it, or is about to.
             output.emits_nothing();
@@ -343,7 +344,7 @@ impl Task {
             events_out: output.events,
             bytes_in: bytes_of(input, rows),
             bytes_out: output.bytes,
-            rejected: output.rejected.len() as u64,
+            rejected,
             skipped,
             late,
         };
@@ -405,6 +406,7 @@ impl Task {
                 ("is a dead letter", 0)
             }
         };
+        let what = if self.follow.is_some() { "is left out of the state that is made anew" } else { what };
         let note = format!("the event at offset {} {what}: {}", input.first_offset(), trouble.reason);
         self.settings.note(&note);
         if let Some(error) = self.conclude(&input, output.into(), &trouble.last_lines, skipped, advance).await? {

@@ -113,11 +113,12 @@ impl Deployments {
             began_us: now_us,
             was_well: self.is_well(&spec).await?,
         });
-        let mut new = spec.clone().with(revision);
+        let mut old = spec.clone();
+        old.end_shadow(now_us);
+        let mut new = old.with(revision);
         let program = self.try_revision(&spec, &mut new, no_way_back).await?;
         new.newest_revision = new.revision;
         new.rollout = rollout;
-        new.shadow = None;
         new.has_changed(now_us, Changed::Updated, &why);
         self.change_revision(&spec, new, version, program).await
     }
@@ -138,8 +139,16 @@ impl Deployments {
             self.drop_rebuild(name, rebuild.owner, Changed::RebuildEnded, why).await?;
             return self.describe(name).await;
         }
-        if spec.rebuild.is_some() || spec.follows.is_some() {
+        if spec.rebuild.is_some() {
             return Err(DeploymentError::Updating { name: spec.name, revision: spec.newest_revision });
+        }
+        if let Some(followed) = spec.follows.clone() {
+            // What is being followed to its end is the only one whose state is there.
+            let before = self.revisions(name).await?.remove(&followed.revision);
+            let Some(before) = before.filter(|before| to.is_none_or(|to| to == before.number)) else {
+                return Err(DeploymentError::Updating { name: spec.name, revision: spec.newest_revision });
+            };
+            return self.go_back(spec, version, followed, before, why).await;
         }
         let from = spec.rollout.as_ref().map(|rollout| rollout.from.clone());
         // Where some tasks never left it, and the others were tried with the way back.
@@ -148,13 +157,16 @@ impl Deployments {
             Some(from) => from,
             None => self.earlier_revision(&spec, to).await?,
         };
-        let mut new = spec.clone().with(earlier);
-        (new.rollout, new.shadow) = (None, None);
+        let now_us = self.parts.clock.now_us();
+        let mut old = spec.clone();
+        old.end_shadow(now_us);
+        let mut new = old.with(earlier);
+        new.rollout = None;
         let program = match is_open {
             true => self.load(&new).await?,
             false => self.try_revision(&spec, &mut new, no_way_back).await?,
         };
-        new.has_changed(self.parts.clock.now_us(), Changed::RolledBack, why);
+        new.has_changed(now_us, Changed::RolledBack, why);
         self.change_revision(&spec, new, version, program).await
     }
 
@@ -170,6 +182,7 @@ impl Deployments {
         self.try_revision(&spec, &mut tried, true).await?;
         let since_us = self.parts.clock.now_us();
         let mut new = spec;
+        new.end_shadow(since_us);
         new.newest_revision = tried.revision;
         let revision = tried.as_revision();
         let what = revision.said(why);
@@ -186,12 +199,7 @@ impl Deployments {
         if view.spec.shadow.is_none() {
             return Err(DeploymentError::NoShadow { name: name.to_owned() });
         }
-        let change = |spec: &mut DeploymentSpec| {
-            if let Some(shadow) = spec.shadow.take() {
-                spec.has_changed(now_us, Changed::ShadowEnded, &format!("revision {}", shadow.revision.number));
-            }
-        };
-        self.change(name, change).await?;
+        self.change(name, |spec: &mut DeploymentSpec| spec.end_shadow(now_us)).await?;
         Ok(view)
     }
 
@@ -414,6 +422,16 @@ impl Deployments {
             earlier.into_iter().find(|number| known.contains_key(number))
         });
         if let Some(revision) = wanted.and_then(|number| known.remove(&number)) {
+            if revision.number < spec.state_since {
+                return Err(DeploymentError::Unreadable {
+                    name: spec.name.clone(),
+                    component: revision.component,
+                    what: format!(
+                        "revision {} made that anew since revision {} worked",
+                        spec.state_since, revision.number
+                    ),
+                });
+            }
             return Ok(revision);
         }
         let known: Vec<String> = known.keys().map(u32::to_string).collect();

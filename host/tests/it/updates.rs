@@ -357,6 +357,16 @@ fn a_shadow_is_given_the_same_and_commits_nothing() {
     let failed = report();
     assert_eq!((&failed["calls_failed"], &failed["calls"]), (&json!(3), &json!(3)), "{failed:#}");
     assert_eq!(server.described("does-as-told")["tasks"][0]["attempts"], 0);
+    // Neither is one that never answers, and it keeps nobody up.
+    server.upload("sleeps", &component("sleeps"));
+    server.update("does-as-told", "sleeps", &["--shadow", "--config", "seconds=100000", "--call-time", "1h"]).ok();
+    while report()["ended"] == "" {
+        server.publish("in", &["more"]);
+        server.wait_until_done("does-as-told");
+    }
+    let late = report();
+    assert_eq!((&late["calls_failed"], &late["calls"]), (&json!(3), &json!(3)), "{late:#}");
+    assert!(text(&late["ended"]).starts_with("it took longer than 1."), "{late:#}");
     let outputs = server.values("out");
     assert!(outputs.len() > before && outputs[before..].iter().all(|value| value.ends_with(" more")), "{outputs:?}");
 
@@ -364,7 +374,8 @@ fn a_shadow_is_given_the_same_and_commits_nothing() {
     assert_eq!((&ended["ended"], &ended["tasks"][0]["calls_failed"]), (&json!(true), &json!(3)));
     let refused = server.run(&["deployment", "shadow", "does-as-told"]).failed(1);
     assert!(refused.contains("deployment `does-as-told` has no shadow"), "{refused}");
-    let happened = [("deployed", 1), ("shadowed", 1), ("shadowed", 1), ("shadowed", 1), ("shadow_ended", 1)];
+    let shadowed = [("shadowed", 1), ("shadow_ended", 1)].repeat(4);
+    let happened = [&[("deployed", 1)][..], &shadowed].concat();
     assert_eq!(server.history("does-as-told"), history(&happened));
     // What it does elsewhere could not be taken back.
     server.ok(&["add-component", "--file", &component("tells-what-it-delivers"), "--sink", "in", "--name", "sink"]);
@@ -506,6 +517,9 @@ fn state_is_made_anew_while_the_version_before_works() {
     let happened = [("deployed", 1), ("rebuilding", 1), ("rebuilt", 2), ("rebuilding", 2), ("rebuilt", 3)];
     assert_eq!(server.history("does-as-told"), history(&happened));
     assert_eq!(server.json(&["dlq", "list"])[0]["letters"], sent / 1000, "each is put aside by one of them");
+    // What the one before knew is gone.
+    let refused = server.run(&["deployment", "rollback", "does-as-told"]).failed(2);
+    assert!(refused.contains("revision 3 made that anew since revision 2 worked"), "{refused}");
 
     // In each partition the numbers are those of one who counted all the time. Events of a key are in one, and stay in order.
     let mut next = BTreeMap::new();
@@ -570,6 +584,90 @@ fn what_cannot_be_made_anew_is_refused_and_what_is_not_wanted_is_forgotten() {
     assert!(refused.contains("a sink keeps nothing that could be made anew"), "{refused}");
     server.ok(&["deployment", "delete", "copies"]);
     server.ok(&["deployment", "delete", "counts"]);
+}
+
+/// It takes over when it has been where the one before is, and not because that is near.
+#[test]
+fn a_version_that_makes_nothing_anew_does_not_take_over() {
+    let server = server("1");
+    server.deploy("copies", "in:out", &[]);
+    server.publish("in", &["a", "boom"]);
+    server.wait_until_done("copies");
+    server.upload("sleeps", &component("sleeps"));
+    let hangs = ["--rebuild", "--config", "seconds=100000", "--call-time", "1s", "--detach"];
+    server.update("copies", "sleeps", &hangs).ok();
+    // It has been looked at often when its first call is given up.
+    let described = server.wait_until("copies", |described| described["rebuild"]["reason"] != "");
+    assert_eq!((&described["revision"], &described["state"]), (&json!(1), &json!("running")));
+    server.publish("in", &["b"]);
+    server.wait_until_done("copies");
+    server.ok(&["deployment", "rollback", "copies"]);
+    assert_eq!(server.history("copies"), history(&[("deployed", 1), ("rebuilding", 1), ("rebuild_ended", 1)]));
+    assert_eq!(server.values("out"), ["a", "boom", "b"]);
+
+    // What it cannot process is not in its state, which is told.
+    server.upload("panics", &component("panics"));
+    server.update("copies", "panics", &["--rebuild"]).ok();
+    let described = server.described("copies");
+    let rebuilt = described["history"].as_array().unwrap().last().unwrap();
+    assert_eq!(rebuilt["kind"], "rebuilt");
+    assert_eq!(rebuilt["reason"], "an event that could not be processed, or was rejected, is left out");
+    assert_eq!(described["tasks"][0]["events_rejected"], 1);
+    let logged = server.ok(&["deployment", "logs", "copies"]);
+    assert!(logged.contains("the event at offset 1 is left out of the state that is made anew: "), "{logged}");
+    assert_eq!(server.json(&["dlq", "list"]), json!([]));
+
+    // Who goes on from what is kept has no earlier revision, and needs none.
+    server.ok(&["deployment", "delete", "copies", "--keep-position"]);
+    server.ok(&[
+        "add-component",
+        "--component",
+        "panics",
+        "--transform",
+        "in:out",
+        "--name",
+        "copies",
+        "--from",
+        "kept",
+    ]);
+    let digest = server.json(&["component", "versions", "copies"])[0]["digest"].as_str().unwrap().to_owned();
+    server.ok(&["component", "delete", &format!("copies@{digest}")]);
+}
+
+/// Where it ended is where the other one goes on, whoever of them has come further.
+#[test]
+fn a_version_that_hangs_behind_the_one_it_follows_is_gone_back_from() {
+    let server = server("1");
+    server.upload("sleeps", &component("sleeps"));
+    let hangs = ["--rebuild", "latest", "--config", "seconds=100000", "--call-time", "2s", "--on-error", "then=pause"];
+    let mut before = 0;
+    loop {
+        server.deploy("copies", "in:out", &[]);
+        server.publish("in", &["a"]);
+        server.wait_until_done("copies");
+        server.update("copies", "sleeps", &[&hangs[..], &["--detach"]].concat()).ok();
+        // Soon, so that the one before takes it, and the one that follows does not come past it.
+        server.publish("in", &["b"]);
+        let described = server.wait_until("copies", |described| {
+            let ended = described["history"].as_array().unwrap().last().unwrap()["kind"] == "rebuild_ended";
+            ended || described["revision"] == 2 && described["tasks"][0]["attempts"].as_u64() > Some(0)
+        });
+        if !described["rebuild"].is_null() && described["revision"] == 2 {
+            break;
+        }
+        // It came too early or too late.
+        server.ok(&["deployment", "delete", "copies"]);
+        before = server.values("out").len();
+    }
+    let said = server.ok(&["deployment", "rollback", "copies", "--reason", "it hangs"]);
+    assert!(said.starts_with("copies: revision 1 runs again, copies ("), "{said}");
+    server.publish("in", &["c"]);
+    server.wait_until_done("copies");
+    let described = server.wait_until("copies", |described| described["rebuild"].is_null());
+    assert_eq!(described["state"], "running");
+    assert_eq!(server.values("out")[before..], ["a", "b", "c"]);
+    let happened = [("deployed", 1), ("rebuilding", 1), ("rebuilt", 2), ("rolled_back", 1)];
+    assert_eq!(server.history("copies"), history(&happened));
 }
 
 /// Fifty updates: good ones, and such that exit, hang, reject, trap at times, or are refused before they begin. Meanwhile it is published with

@@ -17,6 +17,9 @@ impl Task {
             self.ticks = ticks_of(&self.settings, self.stage);
             self.settings.note(&format!("it goes on at offset {}, where the revision before ended", self.position));
         }
+        if !has_ended && self.position >= until {
+            self.settings.status.update(|report| report.has_caught_up = true);
+        }
         self.until = self.follow.is_some().then_some(until);
     }
 

@@ -7,7 +7,7 @@ use crate::limits::{SHADOW_FAILURES_MAX, SHADOW_SLOW_MIN, SHADOW_SLOWER};
 use nodata_log::LogError;
 use nodata_runtime::{Extra, Input, Instance, Output};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The shadow of a task.
 #[derive(Default)]
@@ -15,7 +15,7 @@ pub(super) struct Shadowing {
     aside: Option<Arc<Aside>>,
     /// It goes on from what it remembers itself.
     instance: Option<Instance>,
-    /// Calls in a row that failed, or that took so long that the deployment is slower for it.
+    /// Calls in a row that failed, or were given up because the deployment would be slower for them.
     in_a_row: u32,
     has_ended: bool,
 }
@@ -44,7 +44,6 @@ impl Task {
     pub(super) async fn ask_shadow(&mut self, call: Call<'_>, works: &Output, took: Duration) -> Result<(), LogError> {
         self.follow_shadow();
         let Some(aside) = self.shadowing.asks() else { return Ok(()) };
-        let begun = Instant::now();
         let instance = self.shadowing.instance.take().filter(Instance::is_alive);
         let (settings, around, memory) = (&self.settings, self.around(), self.memory.saved());
         let (ports, state_bytes) = (around.ports.clone(), self.account.bytes);
@@ -68,17 +67,23 @@ impl Task {
             Ok((instance, would))
         };
         let slow = took * SHADOW_SLOWER + SHADOW_SLOW_MIN;
-        let why = match asked.await {
-            Err(CallFailure::Log(error)) => return Err(error),
-            Ok((instance, would)) => {
+        // One that never answers must not keep up what works. Whoever is given up has ended.
+        let late = || format!("it took longer than {slow:.1?}, and {took:.1?} the one that works");
+        let why = match tokio::time::timeout(slow, asked).await {
+            Err(_) => {
+                let why = late();
+                self.settings.status.update(|report| report.shadow.get_or_insert_default().fail(call, &why));
+                Some(why)
+            }
+            Ok(Err(CallFailure::Log(error))) => return Err(error),
+            Ok(Ok((instance, would))) => {
                 self.shadowing.instance = Some(instance);
                 self.settings.status.update(|report| {
                     report.shadow.get_or_insert_default().compare(call, &ports, works, &would);
                 });
-                (begun.elapsed() > slow)
-                    .then(|| format!("a call took it {:?}, and {took:?} the one that works", begun.elapsed()))
+                None
             }
-            Err(CallFailure::Start(error) | CallFailure::Call(error)) => {
+            Ok(Err(CallFailure::Start(error) | CallFailure::Call(error))) => {
                 let why = error.to_string();
                 self.settings.status.update(|report| report.shadow.get_or_insert_default().fail(call, &why));
                 Some(why)
