@@ -51,7 +51,7 @@ pub(crate) struct AddComponentArgs {
     allow_http: Vec<String>,
     /// What to do when the component fails: how often a call is tried again that asks for it, and what becomes of an event that it
     /// cannot process (dead-letter, skip or pause).
-    #[arg(long, default_value = "retry=forever,then=dead-letter", value_name = "POLICY", value_parser = policy)]
+    #[arg(long, default_value = "retry=forever,then=dead-letter", value_name = "POLICY", value_parser = whole_policy)]
     on_error: ErrorPolicy,
     /// Where to begin: earliest, latest, an offset, a time such as 2013-06-01T00:00:00Z, or `kept`: where a deployment of this name
     /// was when it was deleted with --keep-position [default: latest]
@@ -184,18 +184,38 @@ pub(crate) fn position(text: &str) -> Result<Position, String> {
     }
 }
 
-pub(crate) fn policy(text: &str) -> Result<ErrorPolicy, String> {
-    let mut policy = ErrorPolicy { retries: None, then: OnPoison::DeadLetter.into() };
+/// What is said of an error policy.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PolicyParts {
+    retries: Option<Option<u32>>,
+    then: Option<OnPoison>,
+}
+
+impl PolicyParts {
+    /// The policy, with what is not said as it was.
+    pub(crate) fn over(self, before: ErrorPolicy) -> ErrorPolicy {
+        let then = self.then.unwrap_or(before.then());
+        ErrorPolicy { retries: self.retries.unwrap_or(before.retries), then: then.into() }
+    }
+}
+
+/// The policy of a new deployment.
+fn whole_policy(text: &str) -> Result<ErrorPolicy, String> {
+    policy(text).map(|said| said.over(ErrorPolicy { retries: None, then: OnPoison::DeadLetter.into() }))
+}
+
+pub(crate) fn policy(text: &str) -> Result<PolicyParts, String> {
+    let mut policy = PolicyParts::default();
     for part in text.split(',') {
         match part.split_once('=') {
-            Some(("retry", "forever")) => policy.retries = None,
+            Some(("retry", "forever")) => policy.retries = Some(None),
             Some(("retry", times)) => {
                 let times = times.parse().map_err(|_| format!("retry={times}: give a number, or `forever`"))?;
-                policy.retries = Some(times);
+                policy.retries = Some(Some(times));
             }
-            Some(("then", "dead-letter")) => policy.set_then(OnPoison::DeadLetter),
-            Some(("then", "skip")) => policy.set_then(OnPoison::Skip),
-            Some(("then", "pause")) => policy.set_then(OnPoison::Pause),
+            Some(("then", "dead-letter")) => policy.then = Some(OnPoison::DeadLetter),
+            Some(("then", "skip")) => policy.then = Some(OnPoison::Skip),
+            Some(("then", "pause")) => policy.then = Some(OnPoison::Pause),
             Some(("then", what)) => return Err(format!("then={what}: give dead-letter, skip or pause")),
             _ => return Err("give retry=N, then=dead-letter, or both with a comma between them".to_owned()),
         }
@@ -255,7 +275,7 @@ async fn add(args: AddComponentArgs) -> Result<(), CliError> {
             };
             of(upload(&client, &name, file, about, &args.common).await?)
         }
-        (None, Some(component)) => split(&component.to_string()),
+        (None, Some(component)) => split(&component.to_string())?,
         (None, None) => {
             let image = args.which.image.clone().unwrap_or_default();
             of(pull(&client, image, Some(name.clone()), args.about, &args.common).await?)

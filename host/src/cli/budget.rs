@@ -6,31 +6,31 @@ use clap::Args;
 use nodata_client::proto::{Budget, Deployment};
 use serde_json::{Value, json};
 
-/// What it may use. Whatever is not given is as usual.
+/// What it may use. Whatever is not given is as usual, and in an update as before.
 #[derive(Debug, Args)]
 pub(crate) struct BudgetArgs {
-    /// Memory of each of its instances: `64MiB` [default: 256MiB].
+    /// Memory of each of its instances: `64MiB` [default: 256MiB; of an update: as before].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
-    /// Processor time of a call: `500ms` [default: 5s].
+    /// Processor time of a call: `500ms` [default: 5s; of an update: as before].
     #[arg(long, value_name = "TIME", value_parser = length)]
     call_cpu: Option<u64>,
-    /// A call by the clock: `5m` [default: 60s].
+    /// A call by the clock: `5m` [default: 60s; of an update: as before].
     #[arg(long, value_name = "TIME", value_parser = length)]
     call_time: Option<u64>,
-    /// Weight where processor time is scarce: twice as much is twice the time [default: 100].
+    /// Weight where processor time is scarce: twice as much is twice the time [default: 100; of an update: as before].
     #[arg(long, value_name = "WEIGHT")]
     cpu_weight: Option<u64>,
-    /// What a call may emit: `8MiB` [default: 32MiB].
+    /// What a call may emit: `8MiB` [default: 32MiB; of an update: as before].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     output_bytes: Option<u64>,
-    /// State of each of its tasks: `1GiB` [default: 4GiB].
+    /// State of each of its tasks: `1GiB` [default: 4GiB; of an update: as before].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     state_bytes: Option<u64>,
-    /// Lines that it may write to its log in a second [default: 200].
+    /// Lines that it may write to its log in a second [default: 200; of an update: as before].
     #[arg(long, value_name = "LINES")]
     log_rate: Option<u64>,
-    /// Metrics that it may keep, by name and attributes [default: 100].
+    /// Metrics that it may keep, by name and attributes [default: 100; of an update: as before].
     #[arg(long, value_name = "SERIES")]
     metric_series: Option<u64>,
 }

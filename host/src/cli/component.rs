@@ -4,7 +4,7 @@ use crate::cli::out::{bytes, table, time};
 use crate::cli::progress::ComponentWait;
 use crate::cli::{CliError, Common};
 use crate::limits::UPLOAD_CHUNK_BYTES;
-use crate::registry::{ComponentRef, label};
+use crate::registry::{ComponentRef, VersionRef, label};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use futures::Stream;
@@ -103,6 +103,16 @@ impl AboutArgs {
         };
         let version = self.version.unwrap_or_default();
         Ok(UploadComponentStart { name: name.to_owned(), version, uploaded_by, signature })
+    }
+
+    /// The first of the options that is given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("--version", self.version.is_some()),
+            ("--by", self.by.is_some()),
+            ("--signature", self.signature.is_some()),
+        ];
+        given.into_iter().find_map(|(option, is_given)| is_given.then_some(option))
     }
 
     /// With the signature that is beside a file, unless another one is given.
@@ -317,16 +327,35 @@ fn source(component: &Component) -> String {
 }
 
 async fn delete(component: &ComponentRef, common: &Common) -> Result<(), CliError> {
-    let (name, version) = split(&component.to_string());
+    if let VersionRef::Major(_) | VersionRef::Minor(..) = component.version {
+        // It would be another one tomorrow.
+        let error = CliError::invalid(format!(
+            "`{component}` may be several versions, and only one can be deleted at once: give a whole label or a digest"
+        ));
+        return Err(error.hint(format!("see which there are: `nodata component versions {}`", component.name)));
+    }
+    let (name, version) = split(&component.to_string())?;
     let request = DeleteComponentRequest { name, version };
     let deleted = common.connect().await?.components().delete_component(request).await?.into_inner();
     let deleted = deleted.component.unwrap_or_default();
-    common.out().show(&to_json(&deleted), || vec![format!("deleted {} ({})", deleted.name, named(&deleted))])
+    common.out().show(&to_json(&deleted), || {
+        let asked = match &component.version {
+            VersionRef::Exact(label) => label.to_string(),
+            _ => String::new(),
+        };
+        let others: Vec<&str> = deleted.labels.iter().map(String::as_str).filter(|label| *label != asked).collect();
+        let mut lines = vec![format!("deleted {} ({})", deleted.name, named_by(&asked, &deleted.digest))];
+        if !others.is_empty() {
+            lines.push(format!("it was also called {}", others.join(", ")));
+        }
+        lines
+    })
 }
 
 async fn inspect(component: &str, common: &Common) -> Result<(), CliError> {
     let path = Path::new(component);
-    if !path.is_file() {
+    let is_place = component.contains('/') || component.ends_with(".wasm");
+    if !is_place && !path.is_file() {
         return inspect_known(component, common).await;
     }
     let bytes = read(path)?;
@@ -355,7 +384,7 @@ async fn inspect(component: &str, common: &Common) -> Result<(), CliError> {
 
 /// One that the server has.
 async fn inspect_known(component: &str, common: &Common) -> Result<(), CliError> {
-    let (name, version) = split(component);
+    let (name, version) = split(component)?;
     let request = DescribeComponentRequest { name, version };
     let found = common.connect().await?.components().describe_component(request).await?.into_inner();
     let DescribeComponentResponse { component, wit, deployments } = found;
@@ -423,10 +452,16 @@ fn abilities(roles: &[String], extras: &[String]) -> String {
     if extras.is_empty() { roles } else { format!("{roles} ({})", extras.join(", ")) }
 }
 
-/// A reference as requests have it. What is wrong with it, the server says.
-pub(crate) fn split(reference: &str) -> (String, String) {
-    let (name, version) = reference.split_once('@').unwrap_or((reference, ""));
-    (name.to_owned(), version.to_owned())
+/// A reference as requests have it. What else is wrong with it, the server says.
+pub(crate) fn split(reference: &str) -> Result<(String, String), CliError> {
+    match reference.split_once('@') {
+        // To the server that is the latest upload, which nobody asked for.
+        Some((name, "")) => Err(CliError::invalid(format!("`{reference}` names no version behind the @")).hint(
+            format!("give `{name}` for the latest upload, or see which there are: `nodata component versions {name}`"),
+        )),
+        Some((name, version)) => Ok((name.to_owned(), version.to_owned())),
+        None => Ok((reference.to_owned(), String::new())),
+    }
 }
 
 /// How a version is called: by its highest label, and by its digest.

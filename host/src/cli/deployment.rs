@@ -3,7 +3,7 @@
 use crate::cli::add_component::{policy_text, position};
 use crate::cli::budget;
 use crate::cli::component::called;
-use crate::cli::out::{bytes, count, table, time};
+use crate::cli::out::{bytes, count, one_line, table, time};
 use crate::cli::shadow::{self, ShadowArgs};
 use crate::cli::update::{self, RollbackArgs, UpdateArgs};
 use crate::cli::{CliError, Common, grants, usage};
@@ -222,7 +222,8 @@ async fn run_on(command: DeploymentCommand, common: &Common) -> Result<(), CliEr
                         writeln!(out, "{}", line_to_json(line))?;
                     } else {
                         let stream = stream(line.stream());
-                        writeln!(out, "{} {:>3} {stream:<6} {}", time(line.timestamp_us), line.partition, line.text)?;
+                        let (at, text) = (time(line.timestamp_us), one_line(&line.text));
+                        writeln!(out, "{at} {:>3} {stream:<6} {text}", line.partition)?;
                     }
                 }
                 out.flush()?;
@@ -269,6 +270,7 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
         vec![
             if task.puts_together { format!("parts/{}", task.partition) } else { task.partition.to_string() },
             task_state(task.state()).to_owned(),
+            task.revision.to_string(),
             count(task.position),
             count(task.lag),
             count(task.events_in),
@@ -279,7 +281,8 @@ fn describe(described: &DescribeDeploymentResponse) -> Vec<String> {
             usage::cpu(&task.usage.unwrap_or_default()),
         ]
     };
-    let head = ["PARTITION", "STATE", "POSITION", "LAG", "IN", "OUT", "REJECTED", "SKIPPED", "MEMORY", "CPU"];
+    let head =
+        ["PARTITION", "STATE", "REVISION", "POSITION", "LAG", "IN", "OUT", "REJECTED", "SKIPPED", "MEMORY", "CPU"];
     lines.extend(table(&head, &described.tasks.iter().map(row).collect::<Vec<_>>()));
     for task in described.tasks.iter().filter(|task| !task.reason.is_empty()) {
         lines.push(String::new());

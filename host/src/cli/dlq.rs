@@ -1,10 +1,10 @@
 //! `nodata dlq`
 
 use crate::cli::consume::Line;
-use crate::cli::out::{count, count_of, table, time};
+use crate::cli::out::{count, count_of, one_line, table, time};
 use crate::cli::{CliError, Common};
 use clap::Subcommand;
-use nodata_client::proto::{DeadLetters, ListDeadLettersRequest, ReplayDeadLettersRequest};
+use nodata_client::proto::{DeadLetters, DescribeDeploymentRequest, ListDeadLettersRequest, ReplayDeadLettersRequest};
 use nodata_client::{From, Received, TailOptions};
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
@@ -74,7 +74,17 @@ async fn run_on(command: DlqCommand, common: &Common) -> Result<(), CliError> {
         DlqCommand::Show { deployment, from, max, .. } => {
             let topic = format!("{deployment}.dlq");
             let from = from.map_or(From::Earliest, From::Offset);
-            let mut tail = client.tail(&topic, TailOptions { from, partitions: Vec::new(), follow: false }).await?;
+            let options = TailOptions { from, partitions: Vec::new(), follow: false };
+            let mut tail = match client.tail(&topic, options).await {
+                Ok(tail) => tail,
+                Err(error) if error.reason() == "UNKNOWN_TOPIC" => {
+                    // The topic is made for the first letter.
+                    deployments.describe_deployment(DescribeDeploymentRequest { name: deployment.clone() }).await?;
+                    out.say(&format!("there are no dead letters of {deployment}"));
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            };
             let mut out = io::stdout().lock();
             let mut left = max.unwrap_or(u64::MAX);
             while left > 0 {
@@ -85,7 +95,7 @@ async fn run_on(command: DlqCommand, common: &Common) -> Result<(), CliError> {
                     writeln!(out)?;
                 } else {
                     for line in describe(&letter)? {
-                        writeln!(out, "{line}")?;
+                        writeln!(out, "{}", one_line(&line))?;
                     }
                 }
             }

@@ -62,6 +62,12 @@ impl CliError {
         self
     }
 
+    /// The same, with a word that a program can match.
+    pub(crate) fn reason(mut self, reason: &str) -> Self {
+        reason.clone_into(&mut self.reason);
+        self
+    }
+
     /// The same with more words in front.
     pub(crate) fn context(mut self, context: impl std::fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);

@@ -8,7 +8,7 @@ mod bench; // bench publish|consume|transform
 mod budget; // what a deployment may use
 mod component; // component push|pull|list|versions|delete|inspect
 mod consume; // consume
-mod deployment; // deployment list|describe|pause|resume|delete|logs
+mod deployment; // deployment list|describe|pause|resume|reset|delete|logs
 mod dlq; // dlq list|show|replay
 mod error; // how a command fails
 mod fsck; // fsck
@@ -18,9 +18,9 @@ mod progress; // what is being done about a component
 mod publish; // publish
 mod secret; // secret put|list|delete
 mod serve; // serve
-mod shadow; // a revision that commits nothing
+mod shadow; // deployment shadow
 mod topic; // topic create|list|describe|update|delete
-mod update; // another revision
+mod update; // deployment update|rollback
 mod usage; // what a deployment has used
 
 use clap::{Args, Parser, Subcommand};
@@ -76,7 +76,7 @@ enum ClientCommand {
     /// Upload, pull, list, inspect and delete components.
     #[command(subcommand)]
     Component(component::ComponentCommand),
-    /// List, describe, pause, resume and delete deployments, and read their logs.
+    /// List, describe, update, roll back, shadow, pause, resume, reset and delete deployments, and read their logs.
     #[command(subcommand)]
     Deployment(deployment::DeploymentCommand),
     /// Keep, list and delete secrets.

@@ -19,7 +19,7 @@ impl Out {
         self.json
     }
 
-    /// The JSON for a program, or the lines for a person.
+    /// The JSON for a program, or the lines for a person. Each stays one line, whatever is in it.
     pub(crate) fn show(&self, json: &Value, lines: impl FnOnce() -> Vec<String>) -> Result<(), CliError> {
         let mut out = io::stdout().lock();
         if self.json {
@@ -27,16 +27,16 @@ impl Out {
             writeln!(out)?;
         } else {
             for line in lines() {
-                writeln!(out, "{}", readable(&line))?;
+                writeln!(out, "{}", one_line(&line))?;
             }
         }
         Ok(out.flush()?)
     }
 
-    /// Says something that is not data.
+    /// Says something that is not data, on one line.
     pub(crate) fn say(&self, text: &str) {
         // A closed standard error is no reason to fail.
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "{}", one_line(text));
     }
 }
 
@@ -44,6 +44,12 @@ impl Out {
 pub(crate) fn readable(text: &str) -> Cow<'_, str> {
     let moves = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if text.contains(moves) { text.replace(moves, "\u{fffd}").into() } else { text.into() }
+}
+
+/// The same on one line: what others said must not look like a line that this program says.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    let text = readable(text);
+    if text.contains('\n') { text.replace('\n', "\u{fffd}").into() } else { text }
 }
 
 /// Whether a person is watching.
@@ -140,5 +146,11 @@ mod tests {
     fn nothing_moves_the_cursor() {
         assert_eq!(readable("a\tb\nc é"), "a\tb\nc é");
         assert_eq!(readable("\u{1b}[2J\rall is well\u{8}\u{9b}"), "\u{fffd}[2J\u{fffd}all is well\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn a_line_stays_a_line() {
+        assert_eq!(one_line("a\tb"), "a\tb");
+        assert_eq!(one_line("late\nrevision   9\r\n\u{1b}[A"), "late\u{fffd}revision   9\u{fffd}\u{fffd}\u{fffd}[A");
     }
 }

@@ -1,7 +1,7 @@
 //! What is being done about a component, while a person waits.
 
 use crate::cli::Common;
-use crate::cli::out::{bytes, has_terminal};
+use crate::cli::out::{bytes, has_terminal, one_line};
 use indicatif::ProgressBar;
 use nodata_client::proto::{ComponentProgress, ComponentStage};
 use std::cell::Cell;
@@ -66,7 +66,7 @@ impl ComponentWait {
         match &self.shown {
             Shown::Nothing => {}
             Shown::Lines => common.out().say(&format!("component {}: {doing}", self.name)),
-            Shown::Spinner(spinner) => spinner.set_message(format!("{}: {doing}", self.name)),
+            Shown::Spinner(spinner) => spinner.set_message(one_line(&format!("{}: {doing}", self.name)).into_owned()),
         }
     }
 }

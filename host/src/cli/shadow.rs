@@ -34,7 +34,7 @@ pub(crate) async fn shadow(args: ShadowArgs) -> Result<(), CliError> {
         (described.deployment.unwrap_or_default(), described.tasks)
     };
     let Some(shadow) = &deployment.shadow else {
-        let error = CliError::failed(format!("deployment `{}` has no shadow", deployment.name));
+        let error = CliError::failed(format!("deployment `{}` has no shadow", deployment.name)).reason("NO_SHADOW");
         return Err(
             error.hint(format!("begin one: nodata deployment update {} --shadow --component X", deployment.name))
         );

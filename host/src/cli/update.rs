@@ -1,19 +1,19 @@
 //! `nodata deployment update` and `rollback`
 
-use crate::cli::add_component::{grant, pair, policy, position, secret, tick, unique};
+use crate::cli::add_component::{PolicyParts, grant, pair, policy, position, secret, tick, unique};
 use crate::cli::budget::BudgetArgs;
 use crate::cli::component::{self, AboutArgs, read, split, upload};
 use crate::cli::deployment::{history_line, to_json};
-use crate::cli::out::{Out, count};
+use crate::cli::out::{Out, count, one_line};
 use crate::cli::{CliError, Common};
 use crate::limits::WAIT_LOOK;
 use clap::Args;
-use nodata_client::Client;
 use nodata_client::proto::start_position::Position;
 use nodata_client::proto::{
-    ChangeKind, Deployment, DescribeDeploymentRequest, DescribeDeploymentResponse, ErrorPolicy,
+    ChangeKind, Deployment, DeploymentState, DescribeDeploymentRequest, DescribeDeploymentResponse,
     RollBackDeploymentRequest, StartPosition, UpdateDeploymentRequest,
 };
+use nodata_client::{Client, Error as ClientError, ErrorKind};
 use std::path::PathBuf;
 
 /// Have another version of the component take over, or give it other things.
@@ -51,14 +51,14 @@ pub(crate) struct UpdateArgs {
     deny_http: Vec<String>,
     #[command(flatten)]
     budget: BudgetArgs,
-    /// What to do when the component fails, as in `add-component`.
+    /// What to do when the component fails, as in `add-component`: retry=N, then=WHAT, or both [default: each as before]
     #[arg(long, value_name = "POLICY", value_parser = policy)]
-    on_error: Option<ErrorPolicy>,
-    /// How often a component ticks that does.
+    on_error: Option<PolicyParts>,
+    /// How often a component ticks that does [default: as before]
     #[arg(long, value_name = "TIME", value_parser = tick)]
     tick: Option<u64>,
     /// Do not take over: it is given the same input, commits nothing, and `deployment shadow` shows where it differs.
-    #[arg(long, conflicts_with_all = ["canary", "probation"])]
+    #[arg(long, conflicts_with_all = ["canary", "probation", "no_way_back"])]
     shadow: bool,
     /// Make its state anew from this place, with the events that are still there, while the version before works, and take over when it
     /// is where that one is.
@@ -103,6 +103,10 @@ pub(crate) struct RollbackArgs {
 }
 
 pub(crate) async fn update(args: UpdateArgs) -> Result<(), CliError> {
+    if let Some(option) = args.about.given().filter(|_| args.file.is_none()) {
+        let error = CliError::invalid(format!("{option} is about a file that is uploaded, and there is none"));
+        return Err(error.hint("give one with --file; --component NAME@VERSION names a version that the server has"));
+    }
     let client = args.common.connect().await?;
     let (mut component, mut version) = (String::new(), String::new());
     if let Some(place) = &args.file {
@@ -111,8 +115,15 @@ pub(crate) async fn update(args: UpdateArgs) -> Result<(), CliError> {
         let uploaded = upload(&client, &now.component, file, about, &args.common).await?;
         (component, version) = (uploaded.name, uploaded.digest);
     } else if let Some(asked) = &args.component {
-        (component, version) = split(asked);
+        (component, version) = split(asked)?;
     }
+    let on_error = match args.on_error {
+        None => None,
+        Some(said) => {
+            let now = described(&client, &args.name).await?.deployment.unwrap_or_default();
+            Some(said.over(now.on_error.unwrap_or_default()))
+        }
+    };
     let request = UpdateDeploymentRequest {
         name: args.name.clone(),
         component,
@@ -124,7 +135,7 @@ pub(crate) async fn update(args: UpdateArgs) -> Result<(), CliError> {
         allow_http: args.allow_http,
         deny_http: args.deny_http,
         budget: Some(args.budget.budget()),
-        on_error: args.on_error,
+        on_error,
         tick_us: args.tick,
         canary_partitions: args.canary,
         shadow: args.shadow,
@@ -144,27 +155,21 @@ pub(crate) async fn update(args: UpdateArgs) -> Result<(), CliError> {
             ]
         });
     }
-    let waits = deployment.rollout.is_some() || deployment.rebuild.is_some();
+    let waits = (deployment.rollout.is_some() || deployment.rebuild.is_some()) && !is_paused(&deployment);
     if args.detach || !waits {
-        return args.common.out().show(&to_json(&deployment), || {
-            let said = match (&deployment.rollout, &deployment.rebuild) {
-                (_, Some(rebuild)) => format!("revision {} makes its state anew", rebuild.revision),
-                (Some(_), None) => format!("revision {} takes over", deployment.revision),
-                (None, None) => format!("revision {} runs", deployment.revision),
-            };
-            vec![
-                format!("{}: {said}, {}", deployment.name, component_of(&deployment)),
-                format!("see how it goes: nodata deployment describe {}", deployment.name),
-            ]
-        });
+        return args.common.out().show(&to_json(&deployment), || begun(&deployment));
     }
     let revision = deployment.rebuild.as_ref().map_or(deployment.revision, |rebuild| rebuild.revision);
     let outcome = wait(&client, &args.name, revision, args.common.out()).await?;
     let now = outcome.deployment.clone().unwrap_or_default();
+    // Somebody has paused it meanwhile.
+    if is_under_way(&now, revision) {
+        return args.common.out().show(&to_json(&now), || begun(&now));
+    }
     let last = outcome.history.iter().rev().find(|change| change.kind() != ChangeKind::Updated);
     if now.revision != revision {
         let reason = last.map(history_line).unwrap_or_default();
-        let error = CliError::failed(format!("the update of {} was undone: {reason}", now.name));
+        let error = CliError::failed(format!("the update of {} was undone: {}", now.name, one_line(&reason)));
         return Err(error.hint(format!("see what it said: nodata deployment logs {}", now.name)));
     }
     args.common
@@ -183,6 +188,34 @@ pub(crate) async fn rollback(args: RollbackArgs) -> Result<(), CliError> {
     })
 }
 
+fn is_paused(deployment: &Deployment) -> bool {
+    deployment.state() == DeploymentState::Paused
+}
+
+fn is_under_way(deployment: &Deployment, revision: u32) -> bool {
+    let rebuilds = deployment.rebuild.as_ref().is_some_and(|rebuild| rebuild.revision == revision);
+    rebuilds || (deployment.rollout.is_some() && deployment.revision == revision)
+}
+
+/// What an update that nobody waits for has begun. One of a deployment that is paused begins when it is resumed.
+fn begun(deployment: &Deployment) -> Vec<String> {
+    let is_paused = is_paused(deployment);
+    let (revision, does) = match (&deployment.rollout, &deployment.rebuild) {
+        (_, Some(rebuild)) => (rebuild.revision, "makes its state anew"),
+        (Some(_), None) => (deployment.revision, "takes over"),
+        (None, None) if is_paused => (deployment.revision, "takes over"),
+        (None, None) => (deployment.revision, "runs"),
+    };
+    let (when, next) = match is_paused {
+        true => (" when it is resumed", "it is paused; resume it: nodata deployment resume"),
+        false => ("", "see how it goes: nodata deployment describe"),
+    };
+    vec![
+        format!("{}: revision {revision} {does}{when}, {}", deployment.name, component_of(deployment)),
+        format!("{next} {}", deployment.name),
+    ]
+}
+
 /// What runs, or what is about to.
 fn component_of(deployment: &Deployment) -> String {
     match &deployment.rebuild {
@@ -196,12 +229,24 @@ async fn described(client: &Client, name: &str) -> Result<DescribeDeploymentResp
     Ok(client.deployments().describe_deployment(request).await?.into_inner())
 }
 
-/// Waits until an update is over, and says on standard error how it goes.
+/// Waits until an update is over or its deployment is paused, and says on standard error how it goes.
 async fn wait(client: &Client, name: &str, revision: u32, out: Out) -> Result<DescribeDeploymentResponse, CliError> {
     let mut said = String::new();
     loop {
-        let now = described(client, name).await?;
+        let request = DescribeDeploymentRequest { name: name.to_owned() };
+        let now = match client.deployments().describe_deployment(request).await.map_err(ClientError::from) {
+            Ok(now) => now.into_inner(),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                return Err(CliError::from(error).hint(format!(
+                    "the update goes on when the server does; see how it went: nodata deployment describe {name}"
+                )));
+            }
+            Err(error) => return Err(error.into()),
+        };
         let deployment = now.deployment.clone().unwrap_or_default();
+        if is_paused(&deployment) {
+            return Ok(now);
+        }
         if let Some(rebuild) = deployment.rebuild.filter(|rebuild| rebuild.revision == revision) {
             let trouble = if rebuild.reason.is_empty() { String::new() } else { format!("; {}", rebuild.reason) };
             let left = count(rebuild.events_left);

@@ -94,6 +94,23 @@ fn a_reader_that_closes_its_pipe_is_no_failure() {
 }
 
 #[test]
+fn help_says_what_is_there_and_what_is_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = |args: &[&str]| {
+        let help = run(&[args, &["--help"]].concat(), &[], dir.path(), b"").ok();
+        help.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let all = help(&[]);
+    assert!(
+        all.contains("List, describe, update, roll back, shadow, pause, resume, reset and delete deployments"),
+        "{all}"
+    );
+    let update = help(&["deployment", "update"]);
+    assert!(update.contains("[default: 256MiB; of an update: as before]"), "{update}");
+    assert!(update.contains("retry=N, then=WHAT, or both [default: each as before]"), "{update}");
+}
+
+#[test]
 fn the_version_is_printed() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(run(&["--version"], &[], dir.path(), b"").ok(), format!("nodata {}\n", env!("CARGO_PKG_VERSION")));

@@ -66,7 +66,7 @@ fn a_deployment_is_made_listed_and_described() {
     assert!(
         text.contains("config     a = 1\nasks to    ")
             && text.contains("budget     memory           256.0 MiB (default)\n")
-            && text.contains("\n\nPARTITION  STATE    POSITION  LAG  IN  OUT  REJECTED  SKIPPED  MEMORY"),
+            && text.contains("\n\nPARTITION  STATE    REVISION  POSITION  LAG  IN  OUT  REJECTED  SKIPPED  MEMORY"),
         "{text}"
     );
 }

@@ -207,8 +207,10 @@ fn dead_letters_are_listed_and_shown() {
     );
     assert_eq!(rest, expected);
     assert_eq!(letters(&server, "does-as-told"), ["refuse", "aside"]);
-    let unknown = "error: topic `nowhere.dlq` does not exist\nhint: create it with `nodata topic create nowhere.dlq`\n";
-    assert_eq!(server.run(&["dlq", "show", "nowhere"]).failed(1), unknown);
+    server.deploy("copies", "in:out", &[]);
+    let none = server.run(&["dlq", "show", "copies"]);
+    assert_eq!((none.code, &*none.out, &*none.err), (0, "", "there are no dead letters of copies\n"));
+    assert_eq!(server.run(&["dlq", "show", "nowhere"]).failed(1), "error: deployment `nowhere` does not exist\n");
     assert_eq!(server.run(&["dlq", "replay", "nowhere"]).failed(1), "error: deployment `nowhere` does not exist\n");
 }
 

@@ -1,10 +1,12 @@
 //! Another revision takes over while events flow: nothing is lost, repeated or reordered, and one that fails where the one before does
 //! not is gone by itself.
 
-use crate::harness::{Server, another_version, block_on, component, connect, json_lines};
+use crate::harness::{Ran, Server, another_version, block_on, component, connect, json_lines};
 use nodata_client::{Event, PublisherOptions};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn server(partitions: &str) -> Server {
@@ -25,8 +27,23 @@ impl Server {
         self.ok(&["component", "push", file, "--name", name]);
     }
 
-    fn update(&self, deployment: &str, component: &str, more: &[&str]) -> crate::harness::Ran {
+    fn update(&self, deployment: &str, component: &str, more: &[&str]) -> Ran {
         self.run(&[&["deployment", "update", deployment, "--component", component], more].concat())
+    }
+
+    /// Waits with an update until it says this, does that, and answers with what the update says then and whether it succeeded.
+    fn while_updating(&self, args: &[&str], until: &str, does: impl FnOnce()) -> (String, String, bool) {
+        let mut command = self.command(&[&["deployment", "update"], args].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains(until) {
+            assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
+        }
+        does();
+        stderr.read_to_string(&mut said).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (said, String::from_utf8(output.stdout).unwrap(), output.status.success())
     }
 
     /// What happened to a deployment, and which revision it was then.
@@ -104,6 +121,10 @@ fn another_version_takes_over_between_two_batches() {
     server.update("keeps-a-sum", "keeps-a-sum", &SHORT).ok();
     let text = server.ok(&["deployment", "describe", "keeps-a-sum"]);
     assert!(text.contains("\nrevision   3\n"), "{text}");
+    assert!(
+        text.contains("STATE    REVISION  POSITION") && text.contains("\n0          running  3         4 "),
+        "{text}"
+    );
     assert!(text.contains("revision 1 works again, as an operator said, keeps-a-sum ("), "{text}");
     assert!(text.contains("revision 2 takes over, keeps-a-sum (2.0.0, "), "{text}");
 }
@@ -292,6 +313,11 @@ fn what_a_component_is_given_changes_like_its_version() {
     let described = server.described("reads-config");
     assert_eq!(described["allow_http"], json!(["https://example.com"]));
     assert_eq!(described["on_error"], "retry=forever,then=skip");
+    // What is not said of it is as before.
+    for (says, is) in [("retry=3", "retry=3,then=skip"), ("then=pause", "retry=3,then=pause")] {
+        server.ok(&["deployment", "update", "reads-config", "--on-error", says, "--probation", "0s"]);
+        assert_eq!(server.described("reads-config")["on_error"], is);
+    }
     server.ok(&["deployment", "update", "reads-config", "--deny-http", "https://example.com", "--probation", "0s"]);
     assert_eq!(server.described("reads-config")["allow_http"], json!([]));
     for (args, says) in [
@@ -299,11 +325,78 @@ fn what_a_component_is_given_changes_like_its_version() {
         (["--allow-http", "ftp://x"], "is no HTTP grant"),
         (["--secret", "nothing"], "secret `nothing` does not exist"),
         (["--component", "nothing"], "component `nothing` does not exist"),
+        (["--component", "reads-config@"], "`reads-config@` names no version behind the @"),
+        (["--version", "2.0.0"], "--version is about a file that is uploaded, and there is none"),
+        (["--by", "ada"], "--by is about a file"),
+        (["--signature", "x.minisig"], "--signature is about a file"),
+        (["--shadow", "--no-way-back"], "cannot be used with"),
         (["--probation", "48h"], "a probation of 172800000000 us; at most 86400000000 are allowed"),
     ] {
         let ran = server.run(&[&["deployment", "update", "reads-config"], &args[..]].concat());
         assert!(ran.code != 0 && ran.err.contains(says), "{}", ran.err);
     }
+}
+
+#[test]
+fn nobody_waits_for_an_update_of_what_is_paused() {
+    let server = server("1");
+    server.deploy("copies", "in:out", &[]);
+    let resumed = |revision: u64| {
+        server.ok(&["deployment", "resume", "copies"]);
+        let is_over = |described: &Value| described["rollout"].is_null() && described["rebuild"].is_null();
+        server.wait_until("copies", |described| described["revision"] == revision && is_over(described));
+    };
+    let next = "it is paused; resume it: nodata deployment resume copies\n";
+    let begins = |said: &str, begin: &str| assert!(said.starts_with(begin) && said.ends_with(next), "{said}");
+    server.ok(&["deployment", "pause", "copies"]);
+    let said = server.update("copies", "copies", &[&SHORT[..], &["--config", "a=1"]].concat()).ok();
+    begins(&said, "copies: revision 2 takes over when it is resumed, copies (");
+    resumed(2);
+    server.ok(&["deployment", "pause", "copies"]);
+    let said = server.update("copies", "copies", &["--rebuild", "--config", "a=2"]).ok();
+    begins(&said, "copies: revision 3 makes its state anew when it is resumed, copies (");
+    assert_eq!(server.described("copies")["revision"], 2);
+    resumed(3);
+    // Or somebody pauses it while somebody waits.
+    let args = ["copies", "--config", "a=3", "--probation", "24h"];
+    let pause = || drop(server.ok(&["deployment", "pause", "copies"]));
+    let (_, said, ok) = server.while_updating(&args, "revision 4 runs on", pause);
+    begins(&said, "copies: revision 4 takes over when it is resumed, copies (");
+    assert!(ok);
+}
+
+#[test]
+fn an_update_whose_server_goes_away_says_how_to_see_what_becomes_of_it() {
+    let server = server("1");
+    server.deploy("copies", "in:out", &[]);
+    let args = ["copies", "--config", "a=1", "--probation", "24h"];
+    let (said, _, ok) = server.while_updating(&args, "revision 2 runs on", || server.signal("KILL"));
+    let hint = "\nhint: the update goes on when the server does; see how it went: nodata deployment describe copies\n";
+    assert!(!ok && said.contains("\nerror: the server cannot be reached: ") && said.ends_with(hint), "{said}");
+}
+
+#[test]
+fn what_others_say_stays_on_its_line() {
+    let server = server("1");
+    let forged = "no\n2013-01-01T00:00:00Z  revision 9 went well\u{1b}[2J";
+    let readable = "no\u{fffd}2013-01-01T00:00:00Z  revision 9 went well\u{fffd}[2J";
+    server.deploy("fails-as-told", "in:out", &["--config", &format!("a={forged}")]);
+    server.publish_to("in", 0, &[&format!("transient {forged}")]);
+    server.wait_until("fails-as-told", |described| described["tasks"][0]["attempts"] != 0);
+    let args = ["fails-as-told", "--config", "b=1", "--probation", "24h", "--reason", forged];
+    let back = || drop(server.ok(&["deployment", "rollback", "fails-as-told", "--reason", forged]));
+    let (said, _, _) = server.while_updating(&args, "; partition 0: ", back);
+    let text = server.ok(&["deployment", "describe", "fails-as-told"]);
+    let logs = server.ok(&["deployment", "logs", "fails-as-told"]);
+    for said in [&said, &text, &logs] {
+        assert!(said.contains(readable) && !said.contains("\n2013-"), "{said}");
+        assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
+    }
+    for line in [format!("config     a = {readable}\n"), format!(": {readable}\n")] {
+        assert!(text.contains(&line), "{text}");
+    }
+    let undone = said.lines().find(|line| line.starts_with("error: the update of fails-as-told was undone: "));
+    assert!(undone.is_some_and(|line| line.ends_with(readable)), "{said}");
 }
 
 #[test]
@@ -374,6 +467,8 @@ fn a_shadow_is_given_the_same_and_commits_nothing() {
     assert_eq!((&ended["ended"], &ended["tasks"][0]["calls_failed"]), (&json!(true), &json!(3)));
     let refused = server.run(&["deployment", "shadow", "does-as-told"]).failed(1);
     assert!(refused.contains("deployment `does-as-told` has no shadow"), "{refused}");
+    let refused = server.run(&["deployment", "shadow", "does-as-told", "--json"]).failed(1);
+    assert!(refused.contains("\"reason\":\"NO_SHADOW\""), "{refused}");
     let shadowed = [("shadowed", 1), ("shadow_ended", 1)].repeat(4);
     let happened = [&[("deployed", 1)][..], &shadowed].concat();
     assert_eq!(server.history("does-as-told"), history(&happened));

@@ -61,6 +61,12 @@ fn a_version_is_found_by_its_label_and_by_its_digest_also_after_a_kill() {
     );
     assert!(refused("mirror@newest", 2).starts_with("error: `newest` names no version: give a label such as 2"));
     assert!(server.run(&["component", "versions", "nowhere"]).failed(1).contains("component `nowhere` does not exist"));
+    assert!(
+        refused("mirror@", 2).starts_with("error: `mirror@` names no version behind the @\nhint: give `mirror` for ")
+    );
+    for place in ["./nosuch.wasm", "nosuch.wasm", "folder/mirror"] {
+        assert!(refused(place, 1).starts_with(&format!("error: cannot read {place}: No such file")), "{place}");
+    }
 }
 
 #[test]
@@ -137,6 +143,11 @@ fn what_a_reference_means_is_decided_when_it_is_deployed() {
     assert_eq!(digest("mirror"), digests[2]);
     let both = server.run(&["add-component", "--component", "mirror", "--file", "x.wasm", "--transform", "in:out"]);
     assert!(both.failed(2).contains("cannot be used with"));
+    for about in [["--version", "9.0.0"], ["--by", "ada"], ["--signature", "x.minisig"]] {
+        let args = ["add-component", "--component", "mirror", "--name", "about", "--transform", "in:out"];
+        let refused = server.run(&[&args[..], &about].concat()).failed(2);
+        assert!(refused.contains("cannot be used with"), "{refused}");
+    }
 }
 
 /// The files of the store that belong to a version: itself, and what was compiled of it.
@@ -212,6 +223,27 @@ fn a_file_stays_as_long_as_one_name_has_it() {
     server.ok(&["component", "delete", &format!("second@{digest}")]);
     assert_eq!(files(&server, &digest), 0);
     assert_eq!(server.json(&["component", "list"]), json!([]));
+}
+
+#[test]
+fn only_what_is_named_exactly_is_deleted() {
+    let server = Server::start();
+    let digests = upload(&server);
+    server.ok(&["component", "push", &component("copies"), "--name", "mirror", "--version", "1.3.0"]);
+    for several in ["mirror@1", "mirror@1.2"] {
+        assert_eq!(
+            server.run(&["component", "delete", several]).failed(2),
+            format!(
+                "error: `{several}` may be several versions, and only one can be deleted at once: give a whole label or a digest\n\
+                 hint: see which there are: `nodata component versions mirror`\n"
+            )
+        );
+    }
+    // The highest label of these bytes is another one.
+    let deleted = server.ok(&["component", "delete", "mirror@1.2.0"]);
+    assert_eq!(deleted, format!("deleted mirror (1.2.0, {})\nit was also called 1.3.0\n", &digests[0][..12]));
+    let deleted = server.ok(&["component", "delete", &format!("mirror@sha256:{}", &digests[1][..12])]);
+    assert_eq!(deleted, format!("deleted mirror ({})\nit was also called 1.10.0\n", &digests[1][..12]));
 }
 
 #[test]
