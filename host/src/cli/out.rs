@@ -49,7 +49,7 @@ pub(crate) fn readable(text: &str) -> Cow<'_, str> {
 /// The same on one line: what others said must not look like a line that this program says.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     let text = readable(text);
-    if text.contains('\n') { text.replace('\n', "\u{fffd}").into() } else { text }
+    if text.contains('\n') { text.replace('\n', " ").into() } else { text }
 }
 
 /// Whether a person is watching.
@@ -151,6 +151,6 @@ mod tests {
     #[test]
     fn a_line_stays_a_line() {
         assert_eq!(one_line("a\tb"), "a\tb");
-        assert_eq!(one_line("late\nrevision   9\r\n\u{1b}[A"), "late\u{fffd}revision   9\u{fffd}\u{fffd}\u{fffd}[A");
+        assert_eq!(one_line("late\nrevision   9\r\n\u{1b}[A"), "late revision   9\u{fffd} \u{fffd}[A");
     }
 }

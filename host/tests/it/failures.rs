@@ -101,7 +101,8 @@ fn check_pauses(component: &str, config: &[&str], reason: &str, last_line: &str)
     server.kill_and_restart();
     check(&server.described(component));
     let shown = server.ok(&["deployment", "describe", component]);
-    let begin = format!("partition 0 is failed after 2 attempts: {reason} (event 0");
+    // What has several lines is shown on one.
+    let begin = format!("partition 0 is failed after 2 attempts: {} (event 0", reason.replace('\n', " "));
     assert!(shown.contains(&begin), "{shown}");
     assert!(
         shown.contains(&format!("nothing is lost; try again with `nodata deployment resume {component}`")),
