@@ -294,6 +294,40 @@ fn what_a_component_is_given_changes_like_its_version() {
     assert_eq!(described["on_error"], "retry=forever,then=skip");
     server.ok(&["deployment", "update", "reads-config", "--deny-http", "https://example.com", "--probation", "0s"]);
     assert_eq!(server.described("reads-config")["allow_http"], json!([]));
+    server.run_with(&["secret", "put", "token"], b"sesame").ok();
+    let given = ["--secret", "s=token", "--allow-http", "GET a.example.com", "--probation", "0s"];
+    server.ok(&[&["deployment", "update", "reads-config"], &given[..]].concat());
+    // Nobody is left to believe that something is gone which is not.
+    for (args, says) in [
+        (
+            &["--deny-http", "a.example.com"][..],
+            "deployment `reads-config` has no HTTP grant `https://a.example.com` that could be taken away; it has: GET https://a.example.com",
+        ),
+        (&["--unset-secret", "token"], "no secret `token` that could be taken away; it has: s"),
+        (&["--unset-config", "b"], "no configuration `b` that could be taken away; it has: a, c"),
+        (
+            &["--allow-http", "b.example.com", "--deny-http", "https://b.example.com"],
+            "HTTP grant `https://b.example.com` is given to deployment `reads-config` and taken away at once",
+        ),
+        (
+            &["--secret", "s=token", "--unset-secret", "s"],
+            "secret `s` is given to deployment `reads-config` and taken away",
+        ),
+        (
+            &["--config", "a=4", "--unset-config", "a"],
+            "configuration `a` is given to deployment `reads-config` and taken away",
+        ),
+    ] {
+        // Other things are changed with it, or not at all.
+        let refused =
+            server.run(&[&["deployment", "update", "reads-config", "--config", "d=5"], args].concat()).failed(2);
+        assert!(refused.contains(says), "{refused}");
+    }
+    assert_eq!(server.described("reads-config")["config"], json!({ "a": "3", "c": "4" }));
+    let taken = ["--unset-secret", "s", "--deny-http", "GET https://a.example.com", "--probation", "0s"];
+    server.ok(&[&["deployment", "update", "reads-config"], &taken[..]].concat());
+    let described = server.described("reads-config");
+    assert_eq!((&described["secrets"], &described["allow_http"]), (&json!({}), &json!([])));
     for (args, says) in [
         (["--config", "a"], "give NAME=VALUE"),
         (["--allow-http", "ftp://x"], "is no HTTP grant"),
