@@ -104,6 +104,9 @@ impl Server {
             credentials: settings.registry_auth.as_deref().map(Credentials::read).transpose()?.unwrap_or_default(),
         };
         let policy = Policy::read(&settings.component_keys, settings.verify_image.clone())?;
+        if let Some(dir) = &settings.watch {
+            std::fs::read_dir(dir).map_err(io_error("watch", &dir.display().to_string()))?;
+        }
         let place = settings.data.display().to_string();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
 

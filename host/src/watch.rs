@@ -1,6 +1,6 @@
 //! For authors: components in a directory are taken when their files change, and deployments of them go on with what they are now.
 
-use crate::deployment::{Deployments, UpdateRequest};
+use crate::deployment::{DeploymentError, Deployments, UpdateRequest};
 use crate::limits::WATCH_LOOK;
 use crate::registry::{ComponentRef, NewComponent, Registry, VersionRef};
 use bytes::Bytes;
@@ -26,11 +26,13 @@ pub(crate) struct Watch {
     taken: BTreeMap<PathBuf, Look>,
     /// As each file was a look ago: one that is being written is another one by the next look.
     seen: BTreeMap<PathBuf, Look>,
+    /// What was taken of files, where deployments are in the middle of another update.
+    later: BTreeMap<PathBuf, ComponentRef>,
 }
 
 impl Watch {
     pub(crate) fn new(dir: PathBuf, registry: Registry, deployments: Deployments) -> Self {
-        Self { dir, registry, deployments, taken: BTreeMap::new(), seen: BTreeMap::new() }
+        Self { dir, registry, deployments, taken: BTreeMap::new(), seen: BTreeMap::new(), later: BTreeMap::new() }
     }
 
     pub(crate) async fn run(mut self, stop: CancellationToken) {
@@ -47,7 +49,11 @@ impl Watch {
                     self.seen = now;
                     for (file, look) in changed {
                         self.taken.insert(file.clone(), look);
+                        self.later.remove(&file);
                         self.take(&file).await;
+                    }
+                    for (file, reference) in std::mem::take(&mut self.later) {
+                        self.update(reference, &file, false).await;
                     }
                 }
                 Err(error) if was_readable => {
@@ -64,13 +70,13 @@ impl Watch {
     }
 
     /// Takes a component, and says what became of it.
-    async fn take(&self, file: &Path) {
+    async fn take(&mut self, file: &Path) {
         let place = file.display().to_string();
         let name = file.file_stem().and_then(OsStr::to_str).unwrap_or_default().to_owned();
         match self.accept(file, &name).await {
             Ok(reference) => {
                 tracing::info!(file = place, component = %reference, "took the component");
-                self.update(&reference, &place).await;
+                self.update(reference, file, true).await;
             }
             Err(error) => tracing::error!(file = place, "the component is not taken: {error}"),
         }
@@ -91,8 +97,9 @@ impl Watch {
         }
     }
 
-    /// Has every deployment of the component go on with this version of it.
-    async fn update(&self, reference: &ComponentRef, file: &str) {
+    /// Has every deployment of the component go on with this version of it. One that is in the middle of another update does so when
+    /// that is over, unless the file changes again.
+    async fn update(&mut self, reference: ComponentRef, file: &Path, is_first: bool) {
         let deployments = match self.deployments.list().await {
             Ok(deployments) => deployments,
             Err(error) => return tracing::error!(%error, "the deployments of a component cannot be found"),
@@ -106,12 +113,21 @@ impl Watch {
                 name: spec.name.clone(),
                 component: Some(reference.clone()),
                 probation_us: Some(0),
-                why: format!("{file} changed"),
+                why: format!("{} changed", file.display()),
                 ..UpdateRequest::default()
             };
             match self.deployments.update(request).await {
                 Ok(view) => {
                     tracing::info!(deployment = spec.name, revision = view.spec.revision, "runs what the file is now")
+                }
+                Err(error @ (DeploymentError::Updating { .. } | DeploymentError::Changing { .. })) => {
+                    if is_first {
+                        tracing::warn!(
+                            deployment = spec.name,
+                            "goes on with what the file is when that is over: {error}"
+                        );
+                    }
+                    self.later.insert(file.to_owned(), reference.clone());
                 }
                 Err(error) => tracing::error!(deployment = spec.name, "goes on with what it was: {error}"),
             }

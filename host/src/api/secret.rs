@@ -56,9 +56,7 @@ impl wire::secret_service_server::SecretService for SecretApi {
         request: Request<wire::DeleteSecretRequest>,
     ) -> Result<Response<wire::DeleteSecretResponse>, Status> {
         let name = status::name("secret", &request.into_inner().name)?;
-        let specs = self.deployments.list().await.map_err(Refusal::from)?;
-        let granted = specs.iter().filter(|view| view.spec.secrets.values().any(|secret| *secret == name.as_str()));
-        let granted_to = granted.map(|view| view.spec.name.clone()).collect();
+        let granted_to = self.deployments.granted(name.as_str()).await.map_err(Refusal::from)?;
         self.secrets.delete(&name, granted_to).await.map_err(Refusal::from)?;
         Ok(Response::new(wire::DeleteSecretResponse {}))
     }

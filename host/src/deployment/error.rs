@@ -41,6 +41,10 @@ pub enum DeploymentError {
     Changing { name: String },
     #[error("deployment `{name}` runs this component with this configuration already")]
     NothingNew { name: String },
+    #[error("deployment `{name}` has no {what} `{given}` that could be taken away; it has: {known}")]
+    NotThere { name: String, what: &'static str, given: String, known: String },
+    #[error("{what} `{given}` is given to deployment `{name}` and taken away at once")]
+    Contradiction { name: String, what: &'static str, given: String },
     #[error("deployment `{name}` has no {what} to go back to; it has: {known}")]
     NoRevision { name: String, what: String, known: String },
     #[error("component `{component}` cannot go on from what deployment `{name}` remembers: {what}")]
@@ -135,6 +139,8 @@ impl DeploymentError {
             DeploymentError::Role { .. }
             | DeploymentError::Misfit { .. }
             | DeploymentError::NothingNew { .. }
+            | DeploymentError::NotThere { .. }
+            | DeploymentError::Contradiction { .. }
             | DeploymentError::ShadowRole { .. }
             | DeploymentError::RebuildRole { .. }
             | DeploymentError::NoRebuild { .. }
@@ -185,6 +191,8 @@ impl DeploymentError {
             DeploymentError::NoShadow { .. } => "NO_SHADOW",
             DeploymentError::Changing { .. } => "CHANGING",
             DeploymentError::NothingNew { .. } => "NOTHING_NEW",
+            DeploymentError::NotThere { .. } => "NOT_THERE",
+            DeploymentError::Contradiction { .. } => "CONTRADICTION",
             DeploymentError::NoRevision { .. } => "NO_REVISION",
             DeploymentError::Unreadable { .. } => "STATE",
             DeploymentError::NoWayBack { .. } => "NO_WAY_BACK",

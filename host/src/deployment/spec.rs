@@ -217,13 +217,13 @@ impl DeploymentSpec {
         format!("{}.dlq", self.name)
     }
 
-    /// Whether it needs a version of a component.
-    pub(crate) fn needs(&self, component: &str, digest: &str) -> bool {
-        let is_it = |revision: &Revision| revision.is_of(component, digest);
-        (self.component.as_str(), self.digest.as_str()) == (component, digest)
-            || self.rollout.as_ref().is_some_and(|rollout| is_it(&rollout.from))
-            || self.shadow.as_ref().is_some_and(|shadow| is_it(&shadow.revision))
-            || self.rebuild.as_ref().is_some_and(|rebuild| is_it(&rebuild.revision))
+    /// Whether it works with such a revision now: with the one that is meant, the one that an update takes over from, one that is tried
+    /// beside it, or one that makes its state anew.
+    pub(crate) fn works_with(&self, is_such: impl Fn(&Revision) -> bool) -> bool {
+        is_such(&self.as_revision())
+            || self.rollout.as_ref().is_some_and(|rollout| is_such(&rollout.from))
+            || self.shadow.as_ref().is_some_and(|shadow| is_such(&shadow.revision))
+            || self.rebuild.as_ref().is_some_and(|rebuild| is_such(&rebuild.revision))
     }
 
     /// Whether it reads from a topic or writes to it.

@@ -142,20 +142,30 @@ impl Deployments {
 
     /// The deployments that need a version of a component: those that run it, also paused or on their way out, and what is kept of some.
     pub async fn needing(&self, component: &str, digest: &str) -> Result<Vec<String>, LogError> {
+        self.with_revision(|revision| revision.is_of(component, digest)).await
+    }
+
+    /// The deployments that are granted a secret, like those that need a version.
+    pub async fn granted(&self, secret: &str) -> Result<Vec<String>, LogError> {
+        self.with_revision(|revision| revision.secrets.values().any(|granted| granted == secret)).await
+    }
+
+    /// The deployments that work with such a revision or can go back to one, and what is kept of some.
+    async fn with_revision(&self, is_such: impl Fn(&Revision) -> bool) -> Result<Vec<String>, LogError> {
         // What is on its way to the disk counts already.
         self.parts.log.barrier()?.await?;
-        let mut needing = Vec::new();
+        let mut found = Vec::new();
         let earlier = self.all_revisions().await?;
         for spec in self.entries().await? {
-            let is_it = |of: &str, revision: &Revision| of == spec.name && revision.is_of(component, digest);
+            let is_it = |of: &str, revision: &Revision| of == spec.name && is_such(revision);
             match earlier.iter().find(|(of, revision)| is_it(of, revision)).map(|(_, revision)| revision) {
-                _ if spec.needs(component, digest) && spec.is_kept() => needing.push(format!("{} (kept)", spec.name)),
-                _ if spec.needs(component, digest) => needing.push(spec.name.clone()),
-                Some(earlier) => needing.push(format!("{} (revision {}, to go back to)", spec.name, earlier.number)),
+                _ if spec.works_with(&is_such) && spec.is_kept() => found.push(format!("{} (kept)", spec.name)),
+                _ if spec.works_with(&is_such) => found.push(spec.name.clone()),
+                Some(earlier) => found.push(format!("{} (revision {}, to go back to)", spec.name, earlier.number)),
                 None => {}
             }
         }
-        Ok(needing)
+        Ok(found)
     }
 
     /// The names of the deployments that read from a topic or write to it.

@@ -116,13 +116,31 @@ impl Registry {
                     at(Stage::Keeping);
                     registry.keep(new, signed_by, info, bytes).await
                 }
-                Err(error) => Err(error.into()),
+                Err(error) => {
+                    registry.discard(digest).await;
+                    Err(error.into())
+                }
             };
             // Whoever asks from now on finds what is kept.
             drop((ended, room));
             tell.send_replace(Progress::Done(taken.map(Arc::new).map_err(Arc::new)));
         });
         Ok(told)
+    }
+
+    /// Forgets what was compiled of a component that is refused, unless it is of another one too, or is about to be.
+    async fn discard(&self, digest: Digest) {
+        let _alone = self.changing.lock().await;
+        let is_asked_twice = self.intakes.running().keys().filter(|(_, _, asked)| *asked == digest).count() > 1;
+        let known =
+            self.list().await.map_or(true, |known| known.iter().any(|entry| entry.digest == digest.to_string()));
+        if is_asked_twice || known {
+            return;
+        }
+        if let Err(error) = self.runtime.forget(digest).await {
+            // Code that is not used harms nobody.
+            tracing::warn!(%digest, %error, "compiled code could not be removed");
+        }
     }
 
     /// Takes a component, and waits until it is kept.

@@ -1,7 +1,7 @@
 //! Secrets: given to whom they are granted, and to nobody else, wherever one looks.
 
 use crate::harness::{Server, component, run};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -118,4 +118,54 @@ fn grants_of_requests_are_checked_and_shown() {
     let logged = server.ok(&["deployment", "logs", "asks-as-told"]);
     let denied = "denied: GET http://127.0.0.1:1; this deployment is granted GET https://example.com";
     assert!(logged.contains(denied), "{logged}");
+}
+
+#[test]
+fn a_secret_stays_as_long_as_somebody_works_with_it_or_may_go_back_to_it() {
+    let server = Server::start();
+    for topic in ["in", "out"] {
+        server.ok(&["topic", "create", topic, "--partitions", "2"]);
+    }
+    for secret in ["token", "other"] {
+        server.run_with(&["secret", "put", secret], secret.as_bytes()).ok();
+    }
+    let refused = |secret: &str, by: &str| {
+        let refused = server.run(&["secret", "delete", secret]).failed(1);
+        assert!(refused.starts_with(&format!("error: secret `{secret}` is granted to {by}\n")), "{refused}");
+    };
+    let update = |more: &[&str]| drop(server.ok(&[&["deployment", "update", "reader"], more].concat()));
+    let says = |revisions: [u64; 2], says: [&str; 2]| {
+        let is_so = |described: &Value| (0..2).all(|at| described["tasks"][at]["revision"] == revisions[at]);
+        server.wait_until("reader", |described| is_so(described) && described["state"] == "running");
+        for (partition, says) in ["0", "1"].into_iter().zip(says) {
+            server.publish_to("in", partition.parse().unwrap(), &["x"]);
+            server.wait_until_done("reader");
+            let said = server.ok(&["consume", "out", "--raw", "--partition", partition]);
+            assert_eq!(said.lines().last(), Some(says), "partition {partition} with {revisions:?}");
+        }
+    };
+    server.deploy("reads-config", "in:out", &["--name", "reader", "--secret", "a=token"]);
+
+    // The tasks that are no canary still run what they ran, and all of them may again.
+    update(&["--unset-secret", "a", "--canary", "1", "--probation", "24h", "--detach"]);
+    refused("token", "reader");
+    says([2, 1], ["None", &said("token")]);
+    server.ok(&["deployment", "rollback", "reader"]);
+    says([1, 1], [&said("token"), &said("token")]);
+
+    update(&["--unset-secret", "a", "--probation", "0s"]);
+    refused("token", "reader (revision 1, to go back to)");
+    says([3, 3], ["None", "None"]);
+    server.ok(&["deployment", "rollback", "reader", "--to", "1"]);
+    says([1, 1], [&said("token"), &said("token")]);
+
+    // A revision that is only tried works with it too.
+    update(&["--secret", "b=other", "--shadow"]);
+    refused("other", "reader");
+    server.ok(&["deployment", "shadow", "reader", "--end"]);
+    server.ok(&["secret", "delete", "other"]);
+
+    // And so may whoever goes on from what is kept.
+    server.ok(&["deployment", "delete", "reader", "--keep-position"]);
+    refused("token", "reader (kept)");
 }

@@ -320,6 +320,40 @@ fn what_a_component_is_given_changes_like_its_version() {
     }
     server.ok(&["deployment", "update", "reads-config", "--deny-http", "https://example.com", "--probation", "0s"]);
     assert_eq!(server.described("reads-config")["allow_http"], json!([]));
+    server.run_with(&["secret", "put", "token"], b"sesame").ok();
+    let given = ["--secret", "s=token", "--allow-http", "GET a.example.com", "--probation", "0s"];
+    server.ok(&[&["deployment", "update", "reads-config"], &given[..]].concat());
+    // Nobody is left to believe that something is gone which is not.
+    for (args, says) in [
+        (
+            &["--deny-http", "a.example.com"][..],
+            "deployment `reads-config` has no HTTP grant `https://a.example.com` that could be taken away; it has: GET https://a.example.com",
+        ),
+        (&["--unset-secret", "token"], "no secret `token` that could be taken away; it has: s"),
+        (&["--unset-config", "b"], "no configuration `b` that could be taken away; it has: a, c"),
+        (
+            &["--allow-http", "b.example.com", "--deny-http", "https://b.example.com"],
+            "HTTP grant `https://b.example.com` is given to deployment `reads-config` and taken away at once",
+        ),
+        (
+            &["--secret", "s=token", "--unset-secret", "s"],
+            "secret `s` is given to deployment `reads-config` and taken away",
+        ),
+        (
+            &["--config", "a=4", "--unset-config", "a"],
+            "configuration `a` is given to deployment `reads-config` and taken away",
+        ),
+    ] {
+        // Other things are changed with it, or not at all.
+        let refused =
+            server.run(&[&["deployment", "update", "reads-config", "--config", "d=5"], args].concat()).failed(2);
+        assert!(refused.contains(says), "{refused}");
+    }
+    assert_eq!(server.described("reads-config")["config"], json!({ "a": "3", "c": "4" }));
+    let taken = ["--unset-secret", "s", "--deny-http", "GET https://a.example.com", "--probation", "0s"];
+    server.ok(&[&["deployment", "update", "reads-config"], &taken[..]].concat());
+    let described = server.described("reads-config");
+    assert_eq!((&described["secrets"], &described["allow_http"]), (&json!({}), &json!([])));
     for (args, says) in [
         (["--config", "a"], "give NAME=VALUE"),
         (["--allow-http", "ftp://x"], "is no HTTP grant"),
@@ -554,6 +588,16 @@ fn an_author_sees_what_the_file_is_now() {
     assert_eq!(server.values("out"), ["x", "1 x"]);
     let why = text(&server.described("mine")["history"][1]["reason"]);
     assert_eq!(why, format!("{place}/mine.wasm changed"));
+
+    // What changes in the middle of another update is not forgotten.
+    server.ok(&[&["deployment", "update", "mine", "--config", "a=b"][..], &LONG].concat());
+    std::fs::copy(another_version("does-as-told", &server, "two"), dir.path().join("mine.wasm")).unwrap();
+    server.wait_until_it_says("goes on with what the file is when that is over: deployment `mine` is being updated");
+    server.ok(&["deployment", "rollback", "mine"]);
+    server.wait_until("mine", |described| described["revision"] == 4);
+    let nowhere = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let missing = Server::try_start(nowhere, "127.0.0.1:0", &["--watch", &format!("{place}/missing")]).err().unwrap();
+    assert!(missing.contains(&format!("error: cannot watch {place}/missing: No such file or directory")), "{missing}");
 
     // What is no component changes nothing, and neither does what is gone.
     std::fs::write(dir.path().join("mine.wasm"), "a text").unwrap();

@@ -48,7 +48,12 @@ fn what_is_no_component_is_refused_and_leaves_nothing() {
         ),
     );
 
-    let check = |name: &str, expected: &str| check_refused(&server, &component(name), expected);
+    // Neither does what was compiled of one that is refused for what is found only then.
+    let check = |name: &str, expected: &str| {
+        check_refused(&server, &component(name), expected);
+        let cache = std::fs::read_dir(server.data().join("cache")).unwrap();
+        assert_eq!(cache.map(|file| file.unwrap().file_name()).collect::<Vec<_>>(), [""; 0], "{name}");
+    };
     let hint = "hint: export `nodata:streaming/transformer@0.1.0` (world `transform`) or \
                 `nodata:streaming/sink-writer@0.1.0` (world `sink`) or `nodata:streaming/source-reader@0.1.0` (world `source`) or \
                 `nodata:streaming/aggregator@0.1.0` (world `aggregate`)";
