@@ -105,7 +105,7 @@ impl Server {
         };
         let policy = Policy::read(&settings.component_keys, settings.verify_image.clone())?;
         if let Some(dir) = &settings.watch {
-            std::fs::read_dir(dir).map_err(io_error("watch", &dir.display().to_string()))?;
+            Watch::check(dir).map_err(io_error("watch", &dir.display().to_string()))?;
         }
         let place = settings.data.display().to_string();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);

@@ -35,6 +35,11 @@ impl Watch {
         Self { dir, registry, deployments, taken: BTreeMap::new(), seen: BTreeMap::new(), later: BTreeMap::new() }
     }
 
+    /// Whether this is a directory that can be read.
+    pub(crate) fn check(dir: &Path) -> io::Result<()> {
+        std::fs::read_dir(dir).map(drop)
+    }
+
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut was_readable = true;
         loop {
