@@ -2,6 +2,7 @@
 
 mod account; // how much state a task has
 mod aggregate; // accumulators in the state of a task
+mod altered; // what an update adds and takes away
 mod budget; // how much it may use
 mod control; // what an operator asks for
 mod dead_letters; // rejected events
@@ -16,6 +17,7 @@ mod rebuild; // state that is made anew
 mod replay; // dead letters, once more
 mod reset; // where else they go on
 mod revision; // what a deployment runs, by number
+mod revisions; // what can be gone back to
 mod rollout; // how an update goes on
 mod scan; // what an aggregate holds
 mod search; // which event it is that cannot be processed
@@ -34,6 +36,7 @@ mod windows; // groups in time
 mod wiring; // the topics around a component
 
 pub use aggregate::Aggregation;
+pub use altered::Altered;
 pub use budget::{Budget, BudgetError};
 pub use control::{Begin, DeployRequest, DeployedAs, Deployments, DeploymentsParts, StartAt};
 pub use error::DeploymentError;
@@ -46,7 +49,7 @@ pub use shadow::{Called, Difference, ShadowReport};
 pub use spec::{DeploymentRole, DeploymentSpec, ErrorPolicy, OnPoison, TaskFailure};
 pub use status::{TaskReport, TaskState};
 pub use supervisor::Supervisor;
-pub use update::{Altered, UpdateRequest};
+pub use update::UpdateRequest;
 pub use usage::{SharedUsage, Usage};
 pub use view::{DeploymentView, TaskView};
 pub use windows::Window;

@@ -143,7 +143,7 @@ impl Deployments {
     }
 
     /// Goes back to the revision that was before the one that made its state anew, as long as the state of that one is there. Where
-    /// the one that is gone back from has come further, that one follows it to there without emitting.
+    /// the one that is gone back from has come further, it is followed to there without emitting.
     pub(crate) async fn go_back(
         &self,
         spec: DeploymentSpec,

@@ -3,27 +3,25 @@
 //! What is refused here leaves everything as it is. What is not becomes the entry of the deployment, and the supervisor has each task
 //! go on with the new revision from its last commit.
 
+use crate::deployment::altered::{Altered, altered_grants};
 use crate::deployment::budget::Budget;
-use crate::deployment::control::{
-    Deployments, DeploymentsParts, StartAt, check_role, groups_in_several, http_grants, tick_of,
-};
+use crate::deployment::control::{Deployments, DeploymentsParts, StartAt, check_role, groups_in_several, tick_of};
 use crate::deployment::error::DeploymentError;
 use crate::deployment::memory::Memory;
 use crate::deployment::outputs::Outputs;
-use crate::deployment::revision::{Changed, REVISIONS, Revision, Rollout, Shadow, revision_key, revisions_prefix};
+use crate::deployment::revision::{Changed, Revision, Rollout, Shadow};
 use crate::deployment::rollout::{Aside, Place};
 use crate::deployment::spec::{DeploymentRole, DeploymentSpec, ErrorPolicy};
 use crate::deployment::status::TaskState;
 use crate::deployment::view::DeploymentView;
 use crate::deployment::windows::Window;
 use crate::deployment::wiring::check_ports;
-use crate::limits::{GROUPS_TRIED, PROBATION, PROBATION_MAX, REASON_BYTES_MAX, REVISIONS_MAX};
+use crate::limits::{GROUPS_TRIED, PROBATION, PROBATION_MAX};
 use crate::registry::{ComponentEntry, ComponentRef, Hold};
 use crate::secrets::GrantedSecrets;
 use bytes::Bytes;
 use nodata_log::{Expect, LogError, TaskKey};
-use nodata_runtime::{CallError, Extra, HttpGrant, Program};
-use std::collections::BTreeMap;
+use nodata_runtime::{CallError, Extra, Program};
 use std::sync::Arc;
 
 /// What should be another than it is.
@@ -52,83 +50,6 @@ pub struct UpdateRequest {
     pub no_way_back: bool,
     /// What an operator says about it.
     pub why: String,
-}
-
-/// Entries that are set to something else, and those that go.
-#[derive(Clone, Debug, Default)]
-pub struct Altered {
-    pub set: BTreeMap<String, String>,
-    pub unset: Vec<String>,
-}
-
-impl Altered {
-    /// Makes of these entries what they should be. Nothing goes that is not there: whoever takes something away believes to know what is.
-    fn of(
-        self,
-        mut entries: BTreeMap<String, String>,
-        name: &str,
-        what: &'static str,
-    ) -> Result<BTreeMap<String, String>, DeploymentError> {
-        for key in &self.unset {
-            if self.set.contains_key(key) {
-                return Err(DeploymentError::Contradiction { name: name.to_owned(), what, given: short(key) });
-            }
-            if !entries.contains_key(key) {
-                return Err(not_there(name, what, key, entries.keys()));
-            }
-        }
-        entries.retain(|key, _| !self.unset.contains(key));
-        entries.extend(self.set);
-        Ok(entries)
-    }
-}
-
-/// The grants without some of them and with others. A grant is the same in other words, such as without its scheme.
-fn altered_grants(
-    mut grants: Vec<String>,
-    allow: &[String],
-    deny: &[String],
-    name: &str,
-) -> Result<Vec<String>, DeploymentError> {
-    const WHAT: &str = "HTTP grant";
-    let allow = http_grants(allow)?;
-    let denied = deny.iter().map(|text| text.parse()).collect::<Result<Vec<HttpGrant>, _>>()?;
-    // What was written down was checked.
-    let is = |grant: &String, denied: &HttpGrant| grant.parse().as_ref() == Ok(denied);
-    for (text, denied) in deny.iter().zip(&denied) {
-        if allow.iter().any(|grant| is(grant, denied)) {
-            return Err(DeploymentError::Contradiction { name: name.to_owned(), what: WHAT, given: short(text) });
-        }
-        if !grants.iter().any(|grant| is(grant, denied)) {
-            return Err(not_there(name, WHAT, text, &grants));
-        }
-    }
-    grants.retain(|grant| !denied.iter().any(|denied| is(grant, denied)));
-    for grant in allow {
-        if !grants.contains(&grant) {
-            grants.push(grant);
-        }
-    }
-    Ok(grants)
-}
-
-fn not_there<'a>(
-    name: &str,
-    what: &'static str,
-    given: &str,
-    known: impl IntoIterator<Item = &'a String>,
-) -> DeploymentError {
-    let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
-    let known = if known.is_empty() { "none".to_owned() } else { short(&known.join(", ")) };
-    DeploymentError::NotThere { name: name.to_owned(), what, given: short(given), known }
-}
-
-/// As much of a text as an error may repeat.
-fn short(text: &str) -> String {
-    match text.floor_char_boundary(REASON_BYTES_MAX) {
-        all if all == text.len() => text.to_owned(),
-        some => format!("{}…", &text[..some]),
-    }
 }
 
 impl Deployments {
@@ -447,73 +368,6 @@ impl Deployments {
         self.view(Arc::new(new)).await
     }
 
-    /// Keeps a revision to be gone back to.
-    pub(crate) async fn keep_revision(&self, deployment: &str, revision: &Revision) -> Result<(), LogError> {
-        let key = revision_key(deployment, revision.number);
-        self.parts.meta.meta_put(&key, Expect::Any, Some(revision.to_bytes(&key)?))?.await.map(drop)
-    }
-
-    /// The earlier revisions of a deployment, by number.
-    async fn revisions(&self, deployment: &str) -> Result<BTreeMap<u32, Revision>, LogError> {
-        let listed = self.parts.meta.meta_list(&revisions_prefix(deployment)).await?;
-        let read = listed.iter().map(|(key, entry)| Revision::read(key, entry).map(|found| (found.number, found)));
-        read.collect()
-    }
-
-    /// The earlier revisions of all deployments, with their names.
-    pub(crate) async fn all_revisions(&self) -> Result<Vec<(String, Revision)>, LogError> {
-        let mut all = Vec::new();
-        for (key, entry) in self.parts.meta.meta_list(REVISIONS).await? {
-            let name = key.strip_prefix(REVISIONS).and_then(|path| path.rsplit_once('/')).map(|(name, _)| name);
-            all.push((name.unwrap_or_default().to_owned(), Revision::read(&key, &entry)?));
-        }
-        Ok(all)
-    }
-
-    async fn earlier_revision(&self, spec: &DeploymentSpec, to: Option<u32>) -> Result<Revision, DeploymentError> {
-        let mut known = self.revisions(&spec.name).await?;
-        known.remove(&spec.revision);
-        let wanted = to.or_else(|| {
-            let earlier = spec.history.iter().rev().map(|change| change.revision);
-            earlier.into_iter().find(|number| known.contains_key(number))
-        });
-        if let Some(revision) = wanted.and_then(|number| known.remove(&number)) {
-            if revision.number < spec.state_since {
-                return Err(DeploymentError::Unreadable {
-                    name: spec.name.clone(),
-                    component: revision.component,
-                    what: format!(
-                        "revision {} made that anew since revision {} worked",
-                        spec.state_since, revision.number
-                    ),
-                });
-            }
-            return Ok(revision);
-        }
-        let known: Vec<String> = known.keys().map(u32::to_string).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        let what = to.map_or("earlier revision".to_owned(), |number| format!("revision {number}"));
-        Err(DeploymentError::NoRevision { name: spec.name.clone(), what, known })
-    }
-
-    /// Forgets the oldest revisions, when there are too many.
-    async fn forget_revisions(&self, spec: &DeploymentSpec) -> Result<(), LogError> {
-        let known = self.revisions(&spec.name).await?;
-        let excess = known.len().saturating_sub(REVISIONS_MAX);
-        for number in known.keys().filter(|number| **number != spec.revision).take(excess) {
-            self.parts.meta.meta_put(&revision_key(&spec.name, *number), Expect::Any, None)?.await?;
-        }
-        Ok(())
-    }
-
-    /// Forgets all revisions of a deployment.
-    pub(crate) async fn forget_all_revisions(&self, name: &str) -> Result<(), LogError> {
-        for number in self.revisions(name).await?.into_keys() {
-            self.parts.meta.meta_put(&revision_key(name, number), Expect::Any, None)?.await?;
-        }
-        Ok(())
-    }
-
     /// An update failed where the revision of before did not: that one works again.
     pub(crate) async fn fall_back(&self, name: &str, owner: u64, revision: u32, why: &str) -> Result<(), LogError> {
         let now_us = self.parts.clock.now_us();
@@ -544,58 +398,5 @@ impl Deployments {
             spec.has_changed(now_us, Changed::Passed, "");
         };
         self.change_if_there(name, change).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn texts(texts: &[&str]) -> Vec<String> {
-        texts.iter().map(|text| (*text).to_owned()).collect()
-    }
-
-    #[test]
-    fn a_grant_goes_in_whichever_words_it_is_said() {
-        let granted =
-            http_grants(&texts(&["GET api.example.com", "https://[::1]:8443", "http://a in 10.1.2.3/8"])).unwrap();
-        for (at, words) in [
-            (0, vec!["GET https://api.example.com", "GET  HTTPS://API.example.com:443/", "GET api.example.com"]),
-            (1, vec!["https://[::1]:8443", "[0:0::1]:8443"]),
-            (2, vec!["http://a in 10.0.0.0/8", "http://A:80 in 10.9.9.9/8"]),
-        ] {
-            let mut left = granted.clone();
-            left.remove(at);
-            for words in words {
-                assert_eq!(altered_grants(granted.clone(), &[], &texts(&[words]), "it").unwrap(), left, "{words}");
-            }
-        }
-        let left = altered_grants(granted.clone(), &texts(&["b"]), &granted, "it").unwrap();
-        assert_eq!(left, ["https://b"]);
-    }
-
-    #[test]
-    fn only_what_is_there_goes() {
-        let entries = |keys: &[&str]| texts(keys).into_iter().map(|key| (key, "x".to_owned())).collect();
-        let altered = |there: &[&str], set: &[&str], unset: &[&str]| {
-            let altered = Altered { set: entries(set), unset: texts(unset) };
-            altered.of(entries(there), "it", "secret").map_err(|error| error.to_string())
-        };
-        assert_eq!(altered(&["a", "b"], &["b", "c"], &["a"]), Ok(entries(&["b", "c"])));
-        let refused = |text: &str| Err(text.to_owned());
-        assert_eq!(
-            altered(&["a", "b"], &[], &["a", "c"]),
-            refused("deployment `it` has no secret `c` that could be taken away; it has: a, b")
-        );
-        assert_eq!(
-            altered(&[], &[], &["c"]),
-            refused("deployment `it` has no secret `c` that could be taken away; it has: none")
-        );
-        assert_eq!(
-            altered(&["a"], &["a"], &["a"]),
-            refused("secret `a` is given to deployment `it` and taken away at once")
-        );
-        let long = altered(&[&"k".repeat(50_000)], &[], &[&"c".repeat(50_000)]).unwrap_err();
-        assert!(long.len() < 3000, "{} bytes", long.len());
     }
 }

@@ -29,11 +29,13 @@ mod poison;
 mod ports;
 mod positions;
 mod publish;
+mod rebuilds; // state is made anew
 mod receiver;
 mod repair;
 mod roles;
 mod secrets; // who is given them, and who may send what
 mod several_roles;
+mod shadows; // a revision that commits nothing
 mod shipped;
 mod signatures; // which components are taken
 mod stop;

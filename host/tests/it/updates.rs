@@ -1,7 +1,7 @@
 //! Another revision takes over while events flow: nothing is lost, repeated or reordered, and one that fails where the one before does
 //! not is gone by itself.
 
-use crate::harness::{Ran, Server, another_version, block_on, component, connect, json_lines};
+use crate::harness::{Ran, Server, another_version, block_on, component, connect};
 use nodata_client::{Event, PublisherOptions};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-fn server(partitions: &str) -> Server {
+pub(crate) fn server(partitions: &str) -> Server {
     let server = Server::start();
     for topic in ["in", "out"] {
         server.ok(&["topic", "create", topic, "--partitions", partitions]);
@@ -18,16 +18,16 @@ fn server(partitions: &str) -> Server {
 }
 
 /// Nobody should wait for a probation that a test does not look at.
-const SHORT: [&str; 2] = ["--probation", "10ms"];
+pub(crate) const SHORT: [&str; 2] = ["--probation", "10ms"];
 /// This one does not end by itself.
-const LONG: [&str; 3] = ["--probation", "24h", "--detach"];
+pub(crate) const LONG: [&str; 3] = ["--probation", "24h", "--detach"];
 
 impl Server {
-    fn upload(&self, name: &str, file: &str) {
+    pub(crate) fn upload(&self, name: &str, file: &str) {
         self.ok(&["component", "push", file, "--name", name]);
     }
 
-    fn update(&self, deployment: &str, component: &str, more: &[&str]) -> Ran {
+    pub(crate) fn update(&self, deployment: &str, component: &str, more: &[&str]) -> Ran {
         self.run(&[&["deployment", "update", deployment, "--component", component], more].concat())
     }
 
@@ -47,7 +47,7 @@ impl Server {
     }
 
     /// What happened to a deployment, and which revision it was then.
-    fn history(&self, deployment: &str) -> Vec<(String, u64)> {
+    pub(crate) fn history(&self, deployment: &str) -> Vec<(String, u64)> {
         let described = self.described(deployment);
         let history = described["history"].as_array().unwrap();
         history.iter().map(|change| (text(&change["kind"]), change["revision"].as_u64().unwrap())).collect()
@@ -59,7 +59,7 @@ impl Server {
 }
 
 /// Whoever publishes stops also when the test fails.
-struct StopAtEnd<'a>(&'a AtomicBool);
+pub(crate) struct StopAtEnd<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
@@ -67,7 +67,7 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
@@ -75,7 +75,7 @@ fn revisions(described: &Value) -> Vec<u64> {
     described["tasks"].as_array().unwrap().iter().map(|task| task["revision"].as_u64().unwrap()).collect()
 }
 
-fn history(of: &[(&str, u64)]) -> Vec<(String, u64)> {
+pub(crate) fn history(of: &[(&str, u64)]) -> Vec<(String, u64)> {
     of.iter().map(|(kind, revision)| ((*kind).to_owned(), *revision)).collect()
 }
 
@@ -435,137 +435,6 @@ fn what_others_say_stays_on_its_line() {
 }
 
 #[test]
-fn a_shadow_is_given_the_same_and_commits_nothing() {
-    let server = server("1");
-    server.deploy("does-as-told", "in:out", &[]);
-    let shadow = |component: &str| {
-        let said = server.update("does-as-told", component, &["--shadow"]).ok();
-        assert!(said.contains(" is tried beside it, "), "{said}");
-    };
-    let report = || server.json(&["deployment", "shadow", "does-as-told"])["tasks"][0].clone();
-    let compared = |events: u64| {
-        server.wait_until_done("does-as-told");
-        while report()["events"].as_u64().unwrap() < events {
-            server.publish("in", &["more"]);
-            server.wait_until_done("does-as-told");
-        }
-        report()
-    };
-    // The same behaviour, with state, and events that both fail at.
-    server.publish("in", &["1", "2"]);
-    server.wait_until_done("does-as-told");
-    server.upload("does-as-told", &another_version("does-as-told", &server, "two"));
-    shadow("does-as-told");
-    server.publish("in", &["3", "panic", "aside", "twice", "later", "4"]);
-    let same = compared(3);
-    for of in ["calls_with_other_outputs", "calls_with_other_rejects", "calls_with_other_state", "calls_failed"] {
-        assert_eq!(same[of], 0, "{same:#}");
-    }
-    // Another behaviour: the outputs have no numbers, and the state is left alone.
-    let before = server.values("out").len();
-    server.upload("copies", &component("copies"));
-    shadow("copies");
-    let differs = compared(1);
-    assert!(differs["calls_with_other_outputs"].as_u64() > Some(0), "{differs:#}");
-    assert_eq!(differs["calls_with_other_state"], differs["calls_with_other_outputs"]);
-    let what = text(&differs["differences"][0]["what"]);
-    assert!(
-        what.starts_with("port \"\", partition 0: event 0: ") && what.ends_with(" more; the shadow: more"),
-        "{what}"
-    );
-    let said = server.ok(&["deployment", "shadow", "does-as-told"]);
-    assert!(said.contains("OTHER OUTPUTS") && said.contains(&what), "{said}");
-    // One that fails is not asked for ever, and no event pays for it.
-    server.upload("exits", &component("exits"));
-    shadow("exits");
-    while report()["ended"] == "" {
-        server.publish("in", &["more"]);
-        server.wait_until_done("does-as-told");
-    }
-    let failed = report();
-    assert_eq!((&failed["calls_failed"], &failed["calls"]), (&json!(3), &json!(3)), "{failed:#}");
-    assert_eq!(server.described("does-as-told")["tasks"][0]["attempts"], 0);
-    // Neither is one that never answers, and it keeps nobody up.
-    server.upload("sleeps", &component("sleeps"));
-    server.update("does-as-told", "sleeps", &["--shadow", "--config", "seconds=100000", "--call-time", "1h"]).ok();
-    while report()["ended"] == "" {
-        server.publish("in", &["more"]);
-        server.wait_until_done("does-as-told");
-    }
-    let late = report();
-    assert_eq!((&late["calls_failed"], &late["calls"]), (&json!(3), &json!(3)), "{late:#}");
-    assert!(text(&late["ended"]).starts_with("it took longer than 1."), "{late:#}");
-    let outputs = server.values("out");
-    assert!(outputs.len() > before && outputs[before..].iter().all(|value| value.ends_with(" more")), "{outputs:?}");
-
-    let ended = server.json(&["deployment", "shadow", "does-as-told", "--end"]);
-    assert_eq!((&ended["ended"], &ended["tasks"][0]["calls_failed"]), (&json!(true), &json!(3)));
-    let refused = server.run(&["deployment", "shadow", "does-as-told"]).failed(1);
-    assert!(refused.contains("deployment `does-as-told` has no shadow"), "{refused}");
-    let refused = server.run(&["deployment", "shadow", "does-as-told", "--json"]).failed(1);
-    assert!(refused.contains("\"reason\":\"NO_SHADOW\""), "{refused}");
-    let shadowed = [("shadowed", 1), ("shadow_ended", 1)].repeat(4);
-    let happened = [&[("deployed", 1)][..], &shadowed].concat();
-    assert_eq!(server.history("does-as-told"), history(&happened));
-    // What it does elsewhere could not be taken back.
-    server.ok(&["add-component", "--file", &component("tells-what-it-delivers"), "--sink", "in", "--name", "sink"]);
-    let refused = server.update("sink", "tells-what-it-delivers", &["--shadow", "--config", "a=b"]).failed(2);
-    assert!(refused.contains("what a sink does is seen elsewhere"), "{refused}");
-}
-
-#[test]
-fn a_shadow_is_asked_about_windows_and_ticks_too() {
-    let server = server("1");
-    let report = |name: &str| server.json(&["deployment", "shadow", name])["tasks"][0].clone();
-    let shadow = |name: &str, more: &[&str]| {
-        server.ok(&[&["deployment", "update", name, "--shadow"], more].concat());
-    };
-
-    // What a window is closed with has another name.
-    let window = ["--window", "tumbling=10s", "--config", "by=k", "--config", "compute=n=count", "--name", "windows"];
-    let file = component("aggregate-fields");
-    server.ok(&[&["add-component", "--file", &file, "--aggregate", "in:out"], &window[..]].concat());
-    shadow("windows", &["--config", "compute=m=count"]);
-    let event = |second: u32| format!("{{\"k\":\"a\",\"at\":\"2013-01-01T00:00:{second:02}Z\"}}\n");
-    let lines = [3, 4, 16].map(event).concat();
-    server.run_with(&["publish", "in", "--key-field", "k", "--time-field", "at"], lines.as_bytes()).ok();
-    while server.values("out").is_empty() {
-        std::thread::yield_now();
-    }
-    let windows = report("windows");
-    assert_eq!((&windows["events"], &windows["calls_with_other_outputs"]), (&json!(3), &json!(1)), "{windows:#}");
-    assert_eq!((&windows["calls_with_other_state"], &windows["calls_failed"]), (&json!(0), &json!(0)), "{windows:#}");
-    let difference = &windows["differences"][0];
-    assert_eq!(difference["closed_groups"], 1);
-    let what = text(&difference["what"]);
-    assert!(what.contains("\\\"n\\\":2") && what.contains("\\\"m\\\":2"), "{what}");
-    let said = server.ok(&["deployment", "shadow", "windows"]);
-    assert!(said.contains(&format!("partition 0, closing the window of a group: {what}")), "{said}");
-
-    // It ticks with the same state, so it counts the same; and when it fails, the other one does not.
-    server.deploy("counts-ticks", "in:out", &["--tick", "20ms"]);
-    server.upload("counts-ticks", &another_version("counts-ticks", &server, "two"));
-    shadow("counts-ticks", &["--component", "counts-ticks"]);
-    let ticks = || report("counts-ticks");
-    while ticks()["calls"].as_u64() < Some(5) {
-        std::thread::yield_now();
-    }
-    let same = ticks();
-    for of in ["calls_with_other_outputs", "calls_with_other_state", "calls_failed", "events"] {
-        assert_eq!(same[of], 0, "{same:#}");
-    }
-    shadow("counts-ticks", &["--config", "fails=always permanent"]);
-    while ticks()["ended"] == "" {
-        std::thread::yield_now();
-    }
-    let failed = ticks();
-    assert_eq!((&failed["calls"], &failed["calls_failed"]), (&json!(3), &json!(3)), "{failed:#}");
-    assert!(text(&failed["differences"][0]["tick"]).starts_with("20"), "{failed:#}");
-    let task = &server.described("counts-ticks")["tasks"][0];
-    assert_eq!((&task["ticks_left_out"], &task["state"]), (&json!(0), &json!("running")));
-}
-
-#[test]
 fn an_author_sees_what_the_file_is_now() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().to_str().unwrap();
@@ -610,204 +479,6 @@ fn an_author_sees_what_the_file_is_now() {
     server.publish("in", &["x"]);
     server.wait_until_done("mine");
     assert_eq!(server.values("out"), ["x", "1 x", "2 x"]);
-}
-
-/// What was counted since the first event, whoever counts now.
-#[test]
-fn state_is_made_anew_while_the_version_before_works() {
-    let mut server = server("2");
-    server.deploy("does-as-told", "in:out", &[]);
-    let address = server.address().to_owned();
-    let stop = AtomicBool::new(false);
-    server.upload("does-as-told", &another_version("does-as-told", &server, "two"));
-    let sent = std::thread::scope(|scope| {
-        let publishing = scope.spawn(|| {
-            block_on(async {
-                let options = PublisherOptions { batch_events_max: 100, ..PublisherOptions::default() };
-                let publisher = connect(&address).await.publisher("in", options);
-                let mut sent = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    for _ in 0..100 {
-                        let value = if sent % 1000 == 999 { "panic".to_owned() } else { format!("e{sent}") };
-                        publisher.send(Event::new(value).with_key(format!("key {}", sent % 7))).await.unwrap();
-                        sent += 1;
-                    }
-                    // Whoever follows must be quicker than those who come after.
-                    tokio::time::sleep(std::time::Duration::from_millis(if sent < 12_000 { 1 } else { 50 })).await;
-                }
-                publisher.flush().await.unwrap();
-                sent
-            })
-        });
-        let _stop = StopAtEnd(&stop);
-        server.wait_until("does-as-told", |described| described["tasks"][0]["position"].as_u64() > Some(5000));
-        server.update("does-as-told", "does-as-told", &["--rebuild", "--detach"]).ok();
-        server.kill_and_restart();
-        let is_rebuilt = |described: &Value| described["revision"] == 2 && described["rebuild"].is_null();
-        server.wait_until("does-as-told", |described| described["revision"] == 2);
-        server.kill_and_restart();
-        server.wait_until("does-as-told", is_rebuilt);
-        // Once more, by the same version, to the end.
-        let said = server.update("does-as-told", "does-as-told", &["--rebuild"]).ok();
-        assert!(said.starts_with("does-as-told: revision 3 runs, "), "{said}");
-        stop.store(true, Ordering::Relaxed);
-        publishing.join().unwrap()
-    });
-    server.wait_until_done("does-as-told");
-    let happened = [("deployed", 1), ("rebuilding", 1), ("rebuilt", 2), ("rebuilding", 2), ("rebuilt", 3)];
-    assert_eq!(server.history("does-as-told"), history(&happened));
-    assert_eq!(server.json(&["dlq", "list"])[0]["letters"], sent / 1000, "each is put aside by one of them");
-    // What the one before knew is gone.
-    let refused = server.run(&["deployment", "rollback", "does-as-told"]).failed(2);
-    assert!(refused.contains("revision 3 made that anew since revision 2 worked"), "{refused}");
-
-    // In each partition the numbers are those of one who counted all the time. Events of a key are in one, and stay in order.
-    let mut next = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    for line in json_lines(&server.ok(&["consume", "out", "--json"])) {
-        let partition = line["partition"].as_u64().unwrap();
-        let value = text(&line["value"]);
-        let (count, event) = value.split_once(' ').unwrap();
-        let expected = next.entry(partition).or_insert(1);
-        assert_eq!(count.parse::<u64>().unwrap(), *expected, "{value} in partition {partition}");
-        *expected += 1;
-        assert!(seen.insert(event.to_owned()), "{event} came out twice");
-    }
-    assert_eq!(seen.len(), sent - sent / 1000);
-}
-
-#[test]
-fn what_cannot_be_made_anew_is_refused_and_what_is_not_wanted_is_forgotten() {
-    let server = server("1");
-    server.ok(&["add-component", "--file", &component("counts-as-told"), "--aggregate", "in", "--name", "counts"]);
-    let publish = |lines: &str| drop(server.run_with(&["publish", "in", "--key-field", "k"], lines.as_bytes()).ok());
-    publish("{\"k\":\"a\"}\n{\"k\":\"a\"}\n{\"k\":\"b\"}\n");
-    server.wait_until_done("counts");
-    server.upload("session-summary", &component("session-summary"));
-    // It shows what it makes of the same events, which the one before could not be asked about.
-    server.update("counts", "session-summary", &["--rebuild"]).ok();
-    publish("{\"k\":\"a\"}\n");
-    server.wait_until_done("counts");
-    let shown = server.json(&["aggregate", "scan", "counts"]);
-    assert_eq!(shown.as_array().unwrap().len(), 2, "{shown}");
-    // The way back is the same.
-    let refused = server.run(&["deployment", "rollback", "counts"]).failed(2);
-    assert!(
-        refused.contains("cannot go on from what deployment `counts` remembers") && refused.contains("--rebuild"),
-        "{refused}"
-    );
-    server.upload("counts-as-told", &component("counts-as-told"));
-    server.update("counts", "counts-as-told", &["--rebuild", "earliest"]).ok();
-    let shown = server.ok(&["aggregate", "scan", "counts"]);
-    assert!(shown.contains("a: 3") && shown.contains("b: 1"), "{shown}");
-
-    // One that fails ends it, and the one that works has not noticed.
-    server.deploy("copies", "in:out", &[]);
-    server.upload("exits", &component("exits"));
-    server.update("copies", "exits", &["--rebuild", "--on-error", "then=pause", "--detach"]).ok();
-    server.publish("in", &["x", "y"]);
-    let ended = |described: &Value| described["history"].as_array().unwrap().last().unwrap()["kind"] == "rebuild_ended";
-    let described = server.wait_until("copies", ended);
-    let why = text(&described["history"][2]["reason"]);
-    assert!(why.starts_with("revision 2: the component ended itself with exit code 1"), "{why}");
-    assert_eq!((&described["revision"], &described["rebuild"]), (&json!(1), &Value::Null));
-    server.wait_until_done("copies");
-    // What is only made anew is not emitted again, and not counted as that.
-    server.update("copies", "copies", &["--rebuild"]).ok();
-    server.publish("in", &["z"]);
-    server.wait_until_done("copies");
-    assert_eq!(server.values("out"), ["x", "y", "z"]);
-    let task = &server.described("copies")["tasks"][0];
-    assert_eq!((&task["events_in"], &task["events_out"]), (&json!(2 + 6 + 1), &json!(2 + 1)), "{task}");
-    server.ok(&["add-component", "--file", &component("tells-what-it-delivers"), "--sink", "in", "--name", "sink"]);
-    let refused = server.update("sink", "tells-what-it-delivers", &["--rebuild"]).failed(2);
-    assert!(refused.contains("a sink keeps nothing that could be made anew"), "{refused}");
-    server.ok(&["deployment", "delete", "copies"]);
-    server.ok(&["deployment", "delete", "counts"]);
-}
-
-/// It takes over when it has been where the one before is, and not because that is near.
-#[test]
-fn a_version_that_makes_nothing_anew_does_not_take_over() {
-    let server = server("1");
-    server.deploy("copies", "in:out", &[]);
-    server.publish("in", &["a", "boom"]);
-    server.wait_until_done("copies");
-    server.upload("sleeps", &component("sleeps"));
-    let hangs = ["--rebuild", "--config", "seconds=100000", "--call-time", "1s", "--detach"];
-    server.update("copies", "sleeps", &hangs).ok();
-    // It has been looked at often when its first call is given up.
-    let described = server.wait_until("copies", |described| described["rebuild"]["reason"] != "");
-    assert_eq!((&described["revision"], &described["state"]), (&json!(1), &json!("running")));
-    server.publish("in", &["b"]);
-    server.wait_until_done("copies");
-    server.ok(&["deployment", "rollback", "copies"]);
-    assert_eq!(server.history("copies"), history(&[("deployed", 1), ("rebuilding", 1), ("rebuild_ended", 1)]));
-    assert_eq!(server.values("out"), ["a", "boom", "b"]);
-
-    // What it cannot process is not in its state, which is told.
-    server.upload("panics", &component("panics"));
-    server.update("copies", "panics", &["--rebuild"]).ok();
-    let described = server.described("copies");
-    let rebuilt = described["history"].as_array().unwrap().last().unwrap();
-    assert_eq!(rebuilt["kind"], "rebuilt");
-    assert_eq!(rebuilt["reason"], "an event that could not be processed, or was rejected, is left out");
-    assert_eq!(described["tasks"][0]["events_rejected"], 1);
-    let logged = server.ok(&["deployment", "logs", "copies"]);
-    assert!(logged.contains("the event at offset 1 is left out of the state that is made anew: "), "{logged}");
-    assert_eq!(server.json(&["dlq", "list"]), json!([]));
-
-    // Who goes on from what is kept has no earlier revision, and needs none.
-    server.ok(&["deployment", "delete", "copies", "--keep-position"]);
-    server.ok(&[
-        "add-component",
-        "--component",
-        "panics",
-        "--transform",
-        "in:out",
-        "--name",
-        "copies",
-        "--from",
-        "kept",
-    ]);
-    let digest = server.json(&["component", "versions", "copies"])[0]["digest"].as_str().unwrap().to_owned();
-    server.ok(&["component", "delete", &format!("copies@{digest}")]);
-}
-
-/// Where it ended is where the other one goes on, whoever of them has come further.
-#[test]
-fn a_version_that_hangs_behind_the_one_it_follows_is_gone_back_from() {
-    let server = server("1");
-    server.upload("sleeps", &component("sleeps"));
-    let hangs = ["--rebuild", "latest", "--config", "seconds=100000", "--call-time", "2s", "--on-error", "then=pause"];
-    let mut before = 0;
-    loop {
-        server.deploy("copies", "in:out", &[]);
-        server.publish("in", &["a"]);
-        server.wait_until_done("copies");
-        server.update("copies", "sleeps", &[&hangs[..], &["--detach"]].concat()).ok();
-        // Soon, so that the one before takes it, and the one that follows does not come past it.
-        server.publish("in", &["b"]);
-        let described = server.wait_until("copies", |described| {
-            let ended = described["history"].as_array().unwrap().last().unwrap()["kind"] == "rebuild_ended";
-            ended || described["revision"] == 2 && described["tasks"][0]["attempts"].as_u64() > Some(0)
-        });
-        if !described["rebuild"].is_null() && described["revision"] == 2 {
-            break;
-        }
-        // It came too early or too late.
-        server.ok(&["deployment", "delete", "copies"]);
-        before = server.values("out").len();
-    }
-    let said = server.ok(&["deployment", "rollback", "copies", "--reason", "it hangs"]);
-    assert!(said.starts_with("copies: revision 1 runs again, copies ("), "{said}");
-    server.publish("in", &["c"]);
-    server.wait_until_done("copies");
-    let described = server.wait_until("copies", |described| described["rebuild"].is_null());
-    assert_eq!(described["state"], "running");
-    assert_eq!(server.values("out")[before..], ["a", "b", "c"]);
-    let happened = [("deployed", 1), ("rebuilding", 1), ("rebuilt", 2), ("rolled_back", 1)];
-    assert_eq!(server.history("copies"), history(&happened));
 }
 
 /// Fifty updates: good ones, and such that exit, hang, reject, trap at times, or are refused before they begin. Meanwhile it is published with

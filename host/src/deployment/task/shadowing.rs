@@ -68,10 +68,9 @@ impl Task {
         };
         let slow = took * SHADOW_SLOWER + SHADOW_SLOW_MIN;
         // One that never answers must not keep up what works. Whoever is given up has ended.
-        let late = || format!("it took longer than {slow:.1?}, and {took:.1?} the one that works");
         let why = match tokio::time::timeout(slow, asked).await {
             Err(_) => {
-                let why = late();
+                let why = format!("it took longer than {slow:.1?}, and {took:.1?} the one that works");
                 self.settings.status.update(|report| report.shadow.get_or_insert_default().fail(call, &why));
                 Some(why)
             }
